@@ -33,7 +33,7 @@ from langchain_sift.errors import ArgumentError, SIFTError
 from langchain_sift.retrieval.choosing import Choice, achoose, achoose_each, choose, choose_each
 from langchain_sift.retrieval.copies import shared_parts
 from langchain_sift.retrieval.parents import ParentRetriever, Parents
-from langchain_sift.retrieval.queries import Query, QueryReader, as_vectors
+from langchain_sift.retrieval.queries import Query, QueryReader
 from langchain_sift.retrieval.scores import Retrieval
 from langchain_sift.retrieval.settings import (
     FIELDS,
@@ -42,12 +42,12 @@ from langchain_sift.retrieval.settings import (
     check_fields,
     merge_settings,
 )
+from langchain_sift.stores.embedding_calls import as_vectors, embeddings_of
 from langchain_sift.stores.fusion import embeddings_source
 from langchain_sift.stores.interface import (
     AnyAdapter,
     adapter_for,
     blocking_adapter_for,
-    embeddings_of,
 )
 from langchain_sift.stores.relevance import cosine_of_relevance
 

@@ -37,7 +37,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
-from langchain_sift.stores.interface import embeddings_of
+from langchain_sift.stores.embedding_calls import embeddings_of
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 NOISE_VARIANCES = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-2, 1e2, 9))

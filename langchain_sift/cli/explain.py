@@ -98,16 +98,15 @@ def _print(explanation: Explanation) -> None:
     console = Console()
     console.print(_choices_table("SIFT", explanation.sift))
     console.print(_choices_table("nearest neighbours", explanation.nearest))
-    if explanation.sift and explanation.nearest:
-        sift, nearest = explanation.sift[-1], explanation.nearest[-1]
-        console.print(
-            f"uncertainty: {explanation.prior_variance:.3f} before, "
-            f"{sift.posterior_variance:.3f} after SIFT, "
-            f"{nearest.posterior_variance:.3f} after nearest neighbours, "
-            f"{explanation.irreducible_variance:.3f} if all {explanation.candidates} candidates "
-            "were known",
-            highlight=False,
-        )
+    sift, nearest = explanation.sift[-1], explanation.nearest[-1]
+    console.print(
+        f"uncertainty: {explanation.prior_variance:.3f} before, "
+        f"{sift.posterior_variance:.3f} after SIFT, "
+        f"{nearest.posterior_variance:.3f} after nearest neighbours, "
+        f"{explanation.irreducible_variance:.3f} if all {explanation.candidates} candidates "
+        "were known",
+        highlight=False,
+    )
     stops = ", ".join(
         f"{count or f'more than {len(explanation.sift)}'} at α = {alpha:g}"
         for alpha, count in explanation.stops.items()

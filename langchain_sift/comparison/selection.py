@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
-import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
@@ -33,7 +32,8 @@ from langchain_sift.selection.opposites import (
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import Candidates, every_candidate
-from langchain_sift.stores.interface import Search, blocking_adapter_for, embeddings_of
+from langchain_sift.stores.embedding_calls import embeddings_of, query_vector
+from langchain_sift.stores.interface import Search, blocking_adapter_for
 
 _READING_TIMEOUT = 3600.0
 
@@ -110,10 +110,11 @@ class Corpus:
         Raises:
             StoreError: If the store cannot answer.
             ArgumentError: If the store is empty.
+            EmbeddingError: If the embeddings fail.
         """
         adapter = blocking_adapter_for(vectorstore)
         embeddings = embeddings_of(vectorstore)
-        dimensions = len(embeddings.embed_query("a"))
+        dimensions = len(query_vector(embeddings, "a"))
         arguments = {} if filter is None else {"filter": dict(filter)}
         copies: dict[str, str] = {}
         reading = _with_copies(every_candidate(dimensions), copies)
@@ -129,7 +130,7 @@ class Corpus:
 
     def embed(self, query: str) -> Array:
         """Embed a query, shape (d,)."""
-        return np.asarray(self.embeddings.embed_query(query), dtype=np.float64)
+        return query_vector(self.embeddings, query)
 
     def choose(
         self,

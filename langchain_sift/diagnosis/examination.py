@@ -17,6 +17,7 @@ from langchain_sift.diagnosis.row_counts import RowCounter, RowCounts
 from langchain_sift.diagnosis.similarities import measure_similarities
 from langchain_sift.errors import CorpusError, EmbeddingError
 from langchain_sift.stores.calls import run
+from langchain_sift.stores.embedding_calls import query_vector
 from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Search, blocking_adapter_for
 from langchain_sift.stores.sampling import RowSample, SampledRow
 
@@ -56,6 +57,7 @@ def diagnose(
         ArgumentError: If a number is out of range.
         CorpusError: If the store has no text with a vector that is neither zero nor NaN.
         StoreError: If the store does not answer, or its documents cannot be listed.
+        EmbeddingError: If the embeddings fail.
     """
     for name, value in (("sample", sample), ("queries", queries), ("k", k), ("max_rows", max_rows)):
         check_integer(name, value, 1)
@@ -76,7 +78,7 @@ def diagnose(
     languages = languages_of(texts)
     embeddings = vectorstore.embeddings
     lengths = measure_lengths(texts, embeddings)
-    dimensions = None if embeddings is None else len(embeddings.embed_query("a"))
+    dimensions = None if embeddings is None else len(query_vector(embeddings, "a"))
     calibration = None
     if dimensions is not None and counts.dimensions == (dimensions,) and len(rows) >= MIN_QUERIES:
         asked = rows[: max(queries, MIN_QUERIES)]

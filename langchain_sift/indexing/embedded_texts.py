@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.errors import EmbeddingError, SIFTError
+from langchain_sift.errors import EmbeddingError
 from langchain_sift.indexing.row_requests import Vector
+from langchain_sift.stores.embedding_calls import embedding_errors
 
 
 def embed_texts(embeddings: Embeddings, texts: Sequence[str]) -> dict[str, Vector]:
@@ -20,15 +22,22 @@ def embed_texts(embeddings: Embeddings, texts: Sequence[str]) -> dict[str, Vecto
     """
     if not texts:
         return {}
-    try:
+    with embedding_errors():
         vectors = embeddings.embed_documents(list(texts))
-    except SIFTError:
-        raise
-    except Exception as error:
-        # Most often a server that is down.
-        reason = str(error).strip().partition("\n")[0]
-        raise EmbeddingError(f"the embeddings failed: {type(error).__name__}: {reason}") from error
     return dict(zip(texts, _checked(vectors, len(texts)), strict=True))
+
+
+def warn_of_zeros(vectors: Mapping[str, Vector]) -> None:
+    """Warn if the vector of a text is zero: retrieval would leave its documents out."""
+    if not all(map(any, vectors.values())):
+        # Without a number, so that it is shown once for all batches.
+        warnings.warn(
+            "the embeddings return zero vectors for some texts, whose documents retrieval leaves "
+            "out: `langchain-sift doctor` counts them; use embeddings that know these texts, or "
+            "leave the texts out",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _checked(vectors: object, texts: int) -> list[Vector]:

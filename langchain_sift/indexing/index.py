@@ -24,7 +24,7 @@ from langchain_sift.indexing.chroma_collections import (
     find_collection,
     open_collection,
 )
-from langchain_sift.indexing.embedded_texts import embed_texts
+from langchain_sift.indexing.embedded_texts import embed_texts, warn_of_zeros
 from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
 from langchain_sift.indexing.row_requests import copied_vectors, present_ids, write_rows
 from langchain_sift.indexing.sentence_embeddings import SentenceTransformerEmbeddings
@@ -197,6 +197,7 @@ def _write(
                     loaded = _hidden_states(where, collection, loaded, distinct)
             embeddings = loaded
         vectors = {} if embeddings is None else embed_texts(embeddings, new)
+        warn_of_zeros(vectors)
         with typed_errors(where, name):
             # Not earlier: embeddings that fail must not leave a collection that names them.
             if collection is None:

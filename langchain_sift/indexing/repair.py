@@ -17,6 +17,7 @@ from langchain_sift.embeddings import HiddenStateEmbeddings, model_metadata
 from langchain_sift.errors import ArgumentError, DimensionMismatch, EmbeddingError
 from langchain_sift.indexing.chroma_clients import connect, typed_errors
 from langchain_sift.indexing.chroma_collections import embeddings_metadata, resolve_name
+from langchain_sift.indexing.embedded_texts import embed_texts
 from langchain_sift.indexing.fitted_means import read_mean, write_mean
 from langchain_sift.stores.location import ChromaLocation
 
@@ -88,7 +89,7 @@ def repair(
 
     Raises:
         ArgumentError: If `rows` is below 4, or the collection does not exist or has too few rows.
-        EmbeddingError: If the vectors differ: nothing is written.
+        EmbeddingError: If the vectors differ, or the embeddings fail: nothing is written.
         DimensionMismatch: If they differ in size.
         StoreError: If the store fails.
     """
@@ -105,7 +106,7 @@ def repair(
     if not isinstance(loaded, Embeddings):
         loaded, sample, computed = _centred(loaded, sample, stored)
     cosines = _cosines(loaded, sample)
-    if cosines.min() < LEAST_COSINE:
+    if not cosines.min() >= LEAST_COSINE:  # also if it is NaN
         raise EmbeddingError(
             f"{embeddings!r} did not fill the collection {name!r}, which stays as it is: for "
             f"{len(cosines)} rows embedded again, the cosine with the stored vector is "
@@ -129,7 +130,7 @@ def _sample(collection: Collection, count: int) -> _Rows:
         page = collection.get(limit=size, offset=start, include=["documents", "embeddings"])
         embeddings = page["embeddings"] if page["embeddings"] is not None else []
         for text, vector in zip(page["documents"] or [], embeddings, strict=True):
-            if text and np.any(vector):
+            if text and np.any(vector) and np.all(np.isfinite(vector)):
                 found.setdefault(text, vector)
     if len(found) < 4:
         raise ArgumentError(
@@ -177,7 +178,7 @@ def common_point(points: Array, directions: Array) -> Array:
 
 
 def _cosines(embeddings: Embeddings, rows: _Rows) -> Array:
-    again = np.asarray(embeddings.embed_documents(rows.texts), dtype=np.float64)
+    again = np.array([*embed_texts(embeddings, rows.texts).values()])
     _check_dimensions(again, rows)
     cosines: Array = np.vecdot(_units(again), rows.vectors)
     return cosines
@@ -192,7 +193,9 @@ def _check_dimensions(again: Array, rows: _Rows) -> None:
 
 
 def _units(vectors: Array) -> Array:
-    units: Array = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    """Scale vectors to unit norm; a zero vector stays, and has the cosine 0 with each other."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units: Array = vectors / np.where(norms > 0.0, norms, 1.0)
     return units
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.checks import check_count, check_positive
+from langchain_sift.errors import CorpusError
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection import Selection
 from langchain_sift.selection.arguments import Array, as_matrices
@@ -23,7 +24,7 @@ from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.calls import fetch_candidates
 from langchain_sift.stores.candidates import Candidates
-from langchain_sift.stores.interface import embed_query
+from langchain_sift.stores.embedding_calls import embed_query
 from langchain_sift.stores.unit_vectors import unit_vector
 
 STOPPING_ALPHAS = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -110,6 +111,8 @@ def explain(
     Raises:
         ArgumentError: If a number is out of range.
         StoreError: If the store cannot answer.
+        EmbeddingError: If the embeddings fail.
+        CorpusError: If the store has no text with a vector that is neither zero nor NaN.
     """
     chosen = kernel_settings(
         vectorstore.embeddings,
@@ -125,6 +128,8 @@ def explain(
     embedded = embed_query(vectorstore, query)
     unit = unit_vector(embedded)
     candidates = fetch_candidates(vectorstore, embedded, fetch_k=max(k, fetch_k), timeout=timeout)
+    if not candidates.documents:
+        raise CorpusError("the store has no text with a usable vector: there is nothing to explain")
     rows = candidates.embeddings
     matrices = as_matrices(unit, rows)
     sift = choose_for_retrieval(matrices, settings)

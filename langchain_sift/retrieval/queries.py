@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import RetrieverLike
 
-from langchain_sift.errors import ArgumentError, EmbeddingError
+from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.calls import is_of_one_thread, of_one_thread
+from langchain_sift.stores.embedding_calls import as_vectors
 from langchain_sift.stores.fusion import SecondSearch
 from langchain_sift.stores.interface import Source
 
@@ -107,20 +107,3 @@ def _any_thread(used: object) -> Iterator[None]:
         if not is_of_one_thread(error):
             raise
         raise of_one_thread(f"the {type(used).__name__}") from error
-
-
-def as_vectors(embeddings: Sequence[Sequence[float]]) -> Array:
-    """Convert the vectors of a query to an array, shape (m, d).
-
-    Raises:
-        EmbeddingError: If they are not numbers, or of different dimensions, or empty.
-    """
-    try:
-        queries = np.asarray(embeddings, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise EmbeddingError(
-            "the vectors of a query must be numbers, and all of one dimension"
-        ) from error
-    if queries.ndim != 2 or not queries.size:
-        raise EmbeddingError(f"the vectors of a query must have shape (m, d), got {queries.shape}")
-    return queries

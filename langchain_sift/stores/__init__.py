@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_sift.stores.calls import fetch_candidates
 from langchain_sift.stores.candidates import Candidates
+from langchain_sift.stores.embedding_calls import embed_query, embeddings_of
 from langchain_sift.stores.interface import (
     AsyncStoreAdapter,
     Rows,
     StoreAdapter,
-    embed_query,
-    embeddings_of,
     register_adapter,
 )
 from langchain_sift.stores.location import ChromaLocation

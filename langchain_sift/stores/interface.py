@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import StoreError
@@ -256,30 +255,6 @@ def blocking_adapter_for(
     if not isinstance(adapter, StoreAdapter):
         raise StoreError(f"only coroutines can query {adapter.label}: {cure}")
     return adapter
-
-
-def embeddings_of(vectorstore: VectorStore) -> Embeddings:
-    """Return the store's embedding function.
-
-    Raises:
-        StoreError: If it has none.
-    """
-    embeddings = vectorstore.embeddings
-    if embeddings is None:
-        raise StoreError(
-            "the vector store has no embedding function, so the query cannot be embedded: "
-            "pass embedding_function=... when you open it, or query_embedder=... here"
-        )
-    return embeddings
-
-
-def embed_query(vectorstore: VectorStore, query: str) -> Array:
-    """Embed the query with the store's embedding function; shape (d,).
-
-    Raises:
-        StoreError: If the store has none.
-    """
-    return np.asarray(embeddings_of(vectorstore).embed_query(query), dtype=np.float64)
 
 
 def _full_name(cls: type) -> str:

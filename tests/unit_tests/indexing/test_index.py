@@ -201,6 +201,23 @@ def test_embeddings_that_fail_are_reported(chunks: list[Document], tmp_path: Pat
         index_documents(chunks, Down(), tmp_path / "other")
 
 
+class SomeZero(Embeddings):
+    """Embeddings that know some texts only: every third vector is zero."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [[float(n % 3), 0.0] for n in range(len(texts))]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [1.0, float(len(text))]
+
+
+def test_zero_vectors_are_written_with_one_warning(chunks: list[Document], tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="zero vectors for some texts") as caught:
+        index(tmp_path, chunks, SomeZero())
+    assert len({str(each.message) for each in caught}) == 1
+    assert open_collection(str(tmp_path), None, SomeZero())._collection.count() == len(chunks)
+
+
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [

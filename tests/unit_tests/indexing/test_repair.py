@@ -115,6 +115,41 @@ def test_other_embeddings_are_refused_with_the_measured_difference(
     assert dict(unchanged.metadata) == OVERWRITTEN
 
 
+class Faulty(Embeddings):
+    """Returns one number for all, or fails without one."""
+
+    def __init__(self, value: float | None) -> None:
+        self._value = value
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self._value is None:
+            raise ConnectionError("no server")
+        return [[self._value] * 16 for _ in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0.0, r"'own:F' did not fill .* is 0\.000 on average and 0\.000 at the lowest"),
+        (float("nan"), "returned NaN or infinity for 32 of 32 texts"),
+        (float("inf"), "returned NaN or infinity for 32 of 32 texts"),
+        (None, "the embeddings failed: ConnectionError: no server"),
+    ],
+)
+def test_faulty_embeddings_are_refused(
+    documents: list[Document], tmp_path: Path, value: float | None, message: str
+) -> None:
+    collection = fill(tmp_path, documents, DeterministicFakeEmbedding(size=16), "own:E")
+    collection.modify(metadata=OVERWRITTEN)
+    with pytest.raises(EmbeddingError, match=message):
+        fix(tmp_path, "own:F", Faulty(value))
+    unchanged = chromadb.PersistentClient(str(tmp_path)).get_collection("facts")
+    assert dict(unchanged.metadata) == OVERWRITTEN
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_mean_is_read_or_computed_from_the_rows(
     documents: list[Document], model: LanguageModel, tmp_path: Path, *, lost: bool

@@ -12,7 +12,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from reference import posterior_variance
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.retrieval.explanation import STOPPING_ALPHAS, explain
 
 if TYPE_CHECKING:
@@ -123,3 +123,8 @@ def test_k_must_be_at_least_one(store: InMemoryVectorStore, k: int) -> None:
 
 def test_fetch_k_is_at_least_k(store: InMemoryVectorStore) -> None:
     assert explain(store, QUERY, k=5, fetch_k=2) == explain(store, QUERY, k=5, fetch_k=5)
+
+
+def test_a_store_without_texts_is_an_error() -> None:
+    with pytest.raises(CorpusError, match="no text with a usable vector"):
+        explain(InMemoryVectorStore(Words()), QUERY)
