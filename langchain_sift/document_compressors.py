@@ -27,7 +27,8 @@ from langchain_sift.selection.arguments import Array, as_matrices
 from langchain_sift.selection.opposites import choose_for_retrieval
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.candidates import CandidatePool
-from langchain_sift.stores.unit_vectors import unit_rows, unit_vector
+from langchain_sift.stores.interface import Rows
+from langchain_sift.stores.unit_vectors import unit_vector, with_units
 
 
 class SIFTReranker(BaseDocumentCompressor):
@@ -133,13 +134,16 @@ class SIFTReranker(BaseDocumentCompressor):
     ) -> Sequence[Document]:
         """Return at most `top_n` of the documents, most informative first.
 
+        A document whose vector is zero, NaN or infinite is left out with a warning.
+
         Args:
             documents: The documents of any retriever.
             query: The query that they were retrieved for.
             callbacks: Not used: embeddings have no callbacks.
 
         Raises:
-            EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+            EmbeddingError: If the vector of the query is zero or not finite, or a vector of a
+                document has another dimension.
         """
         del callbacks
         if not documents:
@@ -206,7 +210,8 @@ class SIFTReranker(BaseDocumentCompressor):
             ]
         )
         pool = CandidatePool(len(query))
-        pool.add(documents, _units(documents, rows, len(query)))
+        usable, units = _units(documents, rows, len(query))
+        pool.add(usable, units)
         settings, constraints = self._settings()
         queries = query[None]
         similar = similar_candidates(pool.candidates(), queries, constraints.min_similarity)
@@ -219,14 +224,17 @@ class SIFTReranker(BaseDocumentCompressor):
         return chosen
 
 
-def _units(documents: Sequence[Document], vectors: Array, dimensions: int) -> Array:
+def _units(
+    documents: Sequence[Document], vectors: Array, dimensions: int
+) -> tuple[Sequence[Document], Array]:
+    """Return the documents that have a direction, and their vectors scaled to unit norm."""
     if vectors.shape[1] != dimensions:
         raise DimensionMismatch(
             f"the query has {dimensions} dimensions and the documents have {vectors.shape[1]}: "
             "embed both with the same model"
         )
-    names = [document.id or f"document {index}" for index, document in enumerate(documents)]
-    return unit_rows(vectors, names, dimensions)
+    rows, units = with_units(Rows(documents, vectors, len(documents)), dimensions)
+    return rows.documents, units
 
 
 def _matrix(vectors: Sequence[Any]) -> Array:

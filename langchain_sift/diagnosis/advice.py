@@ -31,8 +31,8 @@ def problems_of(
     problems = []
     if faulty := rows.zero_vectors + rows.non_finite_vectors:
         problems.append(
-            f"{faulty} vectors are zero, NaN or infinite: retrieval fails when it meets one; embed "
-            "those texts again"
+            f"{faulty} vectors are zero, NaN or infinite: retrieval leaves their documents out; "
+            "embed those texts again"
         )
     if len(rows.dimensions) > 1:
         listed = " and ".join(map(str, rows.dimensions))
@@ -76,6 +76,11 @@ def advice_for(similarities: Similarities, calibration: RetrievalCalibration | N
         similarities: The cosines of the store's texts.
         calibration: The settings chosen without labels. None means that none could be chosen.
     """
+    if similarities.texts < 2:
+        return (
+            "One text does not tell whether SIFT will pay: index more texts, or examine more "
+            "(--sample)."
+        )
     duplicates = f"{similarities.near_duplicates:.0%} of the texts have a near duplicate"
     many = similarities.near_duplicates >= _MANY_DUPLICATES
     if calibration is None:

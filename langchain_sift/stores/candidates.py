@@ -21,7 +21,7 @@ from langchain_sift.selection.greedy import Selection
 from langchain_sift.selection.residual import residual_steps
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Rows, Search
-from langchain_sift.stores.neighbors import different_texts
+from langchain_sift.stores.neighbors import different_texts, warn_of_limit
 from langchain_sift.stores.unit_vectors import with_units
 
 
@@ -156,8 +156,10 @@ def nearest_candidates(queries: Array, units: Array, *, fetch_k: int) -> Search[
 def nearest_pool(queries: Array, units: Array, *, fetch_k: int) -> Search[CandidatePool]:
     """Fetch as `nearest_candidates` does, for a search that adds further candidates."""
     pool = CandidatePool(queries.shape[1])
-    for neighbors in (yield from _neighbors(queries, units, fetch_k)):
-        _add_nearest_first(pool, neighbors, limit=fetch_k)
+    answers = yield from different_texts(queries, fetch_k)
+    warn_of_limit(answers, fetch_k)
+    for unit, rows in zip(units, answers, strict=True):
+        _add_nearest_first(pool, unit, rows, limit=fetch_k)
     return pool
 
 
@@ -202,52 +204,30 @@ def residual_candidates(
     )
     directions, count = next(steps)
     while True:
-        neighborhoods = yield from _neighbors(length * directions, directions, count)
-        new = [_add_nearest_first(pool, each, limit=count) for each in neighborhoods]
+        answers = yield from different_texts(length * directions, count)
+        new = [
+            _add_nearest_first(pool, unit, rows, limit=count)
+            for unit, rows in zip(directions, answers, strict=True)
+        ]
         try:
             directions, count = steps.send(np.concatenate([np.empty((0, queries.shape[1])), *new]))
         except StopIteration as end:
             return pool.candidates(), end.value
 
 
-@dataclass(frozen=True, slots=True)
-class _Neighbors:
-    """The rows nearest to a direction."""
-
-    documents: Sequence[Document]
-    units: Array
-    cosines: Array
-
-
-def _neighbors(directions: Array, units: Array, count: int) -> Search[list[_Neighbors]]:
-    """Request rows until each direction has `count` different texts or the store has no more.
-
-    Args:
-        directions: Shape (j, d), to query the store with.
-        units: The same scaled to unit norm.
-        count: Number of different texts for each direction.
-    """
-    answers = yield from different_texts(directions, count)
-    return [_with_cosines(*pair) for pair in zip(units, answers, strict=True)]
-
-
-def _with_cosines(unit: Array, rows: Rows) -> _Neighbors:
-    rows, vectors = with_units(rows, len(unit))
+def _add_nearest_first(pool: CandidatePool, unit: Array, rows: Rows, *, limit: int) -> Array:
+    """Add rows by their cosine with a direction, whatever the store's metric; ties by id."""
+    rows, units = with_units(rows, len(unit))
+    documents = rows.documents
     # Row by row: a product with a matrix wakes the other threads of BLAS, which takes longer.
-    return _Neighbors(rows.documents, vectors, np.vecdot(vectors, unit))
-
-
-def _add_nearest_first(pool: CandidatePool, neighbors: _Neighbors, *, limit: int) -> Array:
-    """Add rows by their cosine, whatever the store's metric; rows of equal cosine by id."""
-    documents = neighbors.documents
     # The products of equal vectors may differ in their last bits.
-    ranks = np.round(-neighbors.cosines, 9)
+    ranks = np.round(-np.vecdot(units, unit), 9)
     if np.all(ranks[1:] > ranks[:-1]):  # in this order already
-        return pool.add(documents, neighbors.units, limit=limit)
+        return pool.add(documents, units, limit=limit)
     order = sorted(
         range(len(documents)), key=lambda row: (float(ranks[row]), documents[row].id or "")
     )
-    return pool.add([documents[row] for row in order], neighbors.units[order], limit=limit)
+    return pool.add([documents[row] for row in order], units[order], limit=limit)
 
 
 def _copy_containers(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from langchain_sift.errors import InvalidFilter, StoreError, StoreTimeout, StoreUnavailable
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.interface import ROWS_PER_CALL, Nearest, Rows, Search
+from langchain_sift.stores.unit_vectors import texts_with_units
 
 # A store may hold a text many times. To find `fetch_k` different texts, a search reads at most
 # `fetch_k` times this many rows.
@@ -21,7 +24,9 @@ _FURTHER_SEARCHES = 3
 def different_texts(directions: Array, count: int) -> Search[list[Rows]]:
     """Request rows until each direction has `count` different texts or the store has no more.
 
-    A store that limits its answers may have more texts than can be requested; see `Rows.limit`.
+    Only texts of rows that `with_units` keeps count. The search may end before, see
+    `warn_of_limit`; and a store that limits its answers may have more texts than can be requested,
+    see `Rows.limit`.
 
     Args:
         directions: Shape (j, d), to query the store with.
@@ -31,14 +36,7 @@ def different_texts(directions: Array, count: int) -> Search[list[Rows]]:
         return []
     requested, most = count, _MOST_COPIES * count
     answers: list[Rows] = yield Nearest(directions, requested)
-    while requested < most:
-        short = [
-            index
-            for index, rows in enumerate(answers)
-            if rows.seen >= requested and len({d.page_content for d in rows.documents}) < count
-        ]
-        if not short:
-            break
+    while requested < most and (short := _short(answers, requested, count)):
         limit = answers[short[0]].limit
         more: list[Rows] = []
         if limit is None or requested < limit:
@@ -51,6 +49,33 @@ def different_texts(directions: Array, count: int) -> Search[list[Rows]]:
                 answers[index] = yield from _beyond_limit(directions[index], answers[index], count)
             break
     return answers
+
+
+def warn_of_limit(answers: Sequence[Rows], count: int) -> None:
+    """Warn if a search ended at the most rows that it reads, with too few texts.
+
+    Args:
+        answers: The answers of `different_texts`.
+        count: As there.
+    """
+    most = _MOST_COPIES * count
+    if _short(answers, most, count):
+        warnings.warn(
+            f"the {most} rows nearest to a query have fewer than {count} different texts with a "
+            "vector, and no more are read: remove copies, rows without a text and zero vectors "
+            "from the store (`langchain-sift doctor` counts them), or raise fetch_k",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _short(answers: Sequence[Rows], requested: int, count: int) -> list[int]:
+    """Return the indices of the answers with too few texts to which the store may add rows."""
+    return [
+        index
+        for index, rows in enumerate(answers)
+        if rows.seen >= requested and len(texts_with_units(rows)) < count
+    ]
 
 
 def _next(requested: int, most: int) -> int:
@@ -81,9 +106,9 @@ def _beyond_limit(direction: Array, rows: Rows, count: int) -> Search[Rows]:
             many texts.
     """
     for _ in range(_FURTHER_SEARCHES):
-        copies = Counter(document.page_content for document in rows.documents)
-        if len(copies) >= count:
+        if len(texts_with_units(rows)) >= count:
             break
+        copies = Counter(document.page_content for document in rows.documents)
         excluded = tuple(text for text, _ in copies.most_common())
         try:
             (more,) = yield Nearest(direction[None], rows.limit or ROWS_PER_CALL, excluded)

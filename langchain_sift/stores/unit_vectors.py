@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +37,14 @@ def with_units(rows: Rows, dimensions: int) -> tuple[Rows, Array]:
     return rows, rows.vectors / norms[:, None]
 
 
+def texts_with_units(rows: Rows) -> set[str]:
+    """Return the different texts of the rows that `with_units` keeps."""
+    if rows.are_units or not rows.documents:
+        return {document.page_content for document in rows.documents}
+    _, is_usable = _norms(rows.vectors)
+    return {rows.documents[row].page_content for row in np.flatnonzero(is_usable).tolist()}
+
+
 def unit_vector(embedding: Array) -> Array:
     """Scale the vector of a query, shape (d,), to unit norm.
 
@@ -54,29 +61,10 @@ def unit_queries(embeddings: Array) -> Array:
     Raises:
         EmbeddingError: If a vector is zero or not finite.
     """
-    return unit_rows(embeddings, ["the query"] * len(embeddings), embeddings.shape[1])
-
-
-def unit_rows(embeddings: Array, names: Sequence[str | None], dimensions: int) -> Array:
-    """Scale each row to unit norm.
-
-    Args:
-        embeddings: Shape (n, d).
-        names: Names of the rows, for messages.
-        dimensions: The dimensions of the query, which d must equal.
-
-    Raises:
-        EmbeddingError: If a vector is zero or not finite.
-        DimensionMismatch: If d is not `dimensions`.
-    """
-    _check_dimensions(embeddings, dimensions)
     norms, is_usable = _norms(embeddings)
-    invalid = np.flatnonzero(~is_usable)
-    if len(invalid):
-        problem = "zero" if norms[invalid[0]] == 0.0 else "NaN or infinite"
-        raise EmbeddingError(
-            f"the vector of {names[invalid[0]]} is {problem}: embed that text again"
-        )
+    if not is_usable.all():
+        problem = "zero" if (norms[~is_usable] == 0.0)[0] else "NaN or infinite"
+        raise EmbeddingError(f"the vector of the query is {problem}: embed that text again")
     units: Array = embeddings / norms[:, None]
     return units
 
@@ -100,7 +88,7 @@ def _warn_of_left_out(rows: Rows, is_usable: npt.NDArray[np.bool_]) -> None:
     name = rows.documents[left_out[0]].id or "one without an id"
     warnings.warn(
         f"{len(left_out)} documents are left out, such as {name}: their vectors are zero, NaN or "
-        "infinite: embed their texts again, or remove them from the store",
+        "infinite: embed their texts again, or remove them",
         UserWarning,
         stacklevel=3,
     )

@@ -257,10 +257,12 @@ async def test_without_documents_nothing_is_embedded(words):
 
 
 GOOD = [1.0, 2.0, 0.5]
-BAD_VECTORS = {
+WITHOUT_DIRECTION = {
     "zero": [0.0, 0.0, 0.0],
     "NaN": [np.nan, 1.0, 0.0],
     "infinite": [np.inf, 1.0, 0.0],
+}
+BAD_VECTORS = {
     "too short": [1.0, 2.0],
     "nested": [[1.0, 2.0, 0.5]],
     "empty": [],
@@ -289,21 +291,34 @@ async def test_a_bad_vector_of_a_document_is_an_embedding_error(bad, others):
             await reranker.acompress_documents(given, QUERY)
 
 
-@pytest.mark.parametrize("bad", BAD_VECTORS.values(), ids=BAD_VECTORS)
+@pytest.mark.parametrize(
+    "bad",
+    [*BAD_VECTORS.values(), *WITHOUT_DIRECTION.values()],
+    ids=[*BAD_VECTORS, *WITHOUT_DIRECTION],
+)
 def test_a_bad_vector_of_the_query_is_an_embedding_error(bad):
     reranker = SIFTReranker(embeddings=FixedEmbeddings(bad, [GOOD]))
     with pytest.raises(EmbeddingError):
         reranker.compress_documents([Document(page_content="fact")], QUERY)
 
 
-def test_the_document_of_a_bad_vector_is_named_by_its_id_or_index():
-    reranker = SIFTReranker(embeddings=FixedEmbeddings(GOOD, [GOOD, [0.0, 0.0, 0.0]]))
-    with pytest.raises(EmbeddingError, match="the vector of document 1 is zero"):
-        reranker.compress_documents([Document(page_content=text) for text in "ab"], QUERY)
-    with pytest.raises(EmbeddingError, match="the vector of id-b is zero"):
-        reranker.compress_documents(
-            [Document(page_content=text, id=f"id-{text}") for text in "ab"], QUERY
-        )
+@pytest.mark.parametrize("bad", WITHOUT_DIRECTION.values(), ids=WITHOUT_DIRECTION)
+async def test_a_document_without_a_direction_is_left_out_with_a_warning(bad):
+    given = [Document(page_content=f"secret {name}", id=f"id-{name}") for name in "abc"]
+    others = [given[0], given[2]]
+    reranker = SIFTReranker(embeddings=FixedEmbeddings(GOOD, [GOOD, bad, [0.5, 1.0, 2.0]]))
+    alone = SIFTReranker(embeddings=FixedEmbeddings(GOOD, [GOOD, [0.5, 1.0, 2.0]]))
+    expected = alone.compress_documents(others, QUERY)
+    message = (
+        "^1 documents are left out, such as id-b: .*: embed their texts again, or remove them$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        assert reranker.compress_documents(given, QUERY) == expected
+    with pytest.warns(UserWarning, match=message):
+        assert await reranker.acompress_documents(given, QUERY) == expected
+    none = SIFTReranker(embeddings=FixedEmbeddings(GOOD, [bad]))
+    with pytest.warns(UserWarning, match="1 documents are left out"):
+        assert none.compress_documents(given[:1], QUERY) == []
 
 
 def test_both_dimensions_are_named_if_they_differ():

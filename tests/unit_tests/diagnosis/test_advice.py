@@ -51,3 +51,4 @@ def similarities(texts: int, duplicates: float) -> Similarities:
 def test_without_a_measurement_nothing_is_promised() -> None:
     assert advice_for(similarities(5, 0.5), None).startswith("SIFT may pay: ")
     assert advice_for(similarities(5, 0.0), None).startswith("SIFT may help with questions")
+    assert advice_for(similarities(1, 0.0), None).startswith("One text does not tell")

@@ -20,6 +20,7 @@ from unit_tests.stores.real_stores import (
     CountingEmbeddings,
     fill,
     make_chroma,
+    make_faiss,
     texts_of,
     unit,
 )
@@ -215,15 +216,42 @@ def test_fifty_copies_of_each_text_do_not_change_the_choice(embeddings, make):
 def test_k_different_texts_are_chosen_among_very_many_copies(embeddings):
     store = in_memory(embeddings, TEXTS * 50)
     # 16 times 30 rows hold 9 of the 40 texts on the side of the query.
-    found = SIFTRetriever(vectorstore=store, k=9, fetch_k=30).invoke(QUERY)
+    with pytest.warns(UserWarning, match="the 480 rows .* fewer than 30 different texts"):
+        found = SIFTRetriever(vectorstore=store, k=9, fetch_k=30).invoke(QUERY)
     assert len(set(texts_of(found))) == 9
 
 
 def test_at_most_sixteen_times_fetch_k_rows_are_read(embeddings):
     store, query = in_memory(embeddings, ["same"] * 500), embeddings.vector(QUERY)
-    made, found = requests(store, nearest(query[None], fetch_k=10))
+    with pytest.warns(UserWarning, match="no more are read: remove copies"):
+        made, found = requests(store, nearest(query[None], fetch_k=10))
     assert [request.count for request in made] == [10, 40, 160]
     assert (texts_of(found), found.copies) == (["same"], (160,))
+
+
+@pytest.mark.parametrize("make", [make_chroma, make_faiss])
+@pytest.mark.parametrize("fetch_k", [5, 20])
+def test_rows_without_a_direction_crowd_out_no_others(embeddings, make, fetch_k):
+    """By distance, a zero vector is nearer to a query than a text whose cosine is below 1/2."""
+    query = embeddings.vector(QUERY)
+    expected = ByHand(embeddings).linear_choice(query, k=4, fetch_k=fetch_k)
+    zeros = [f"zero {number}" for number in range(3 * fetch_k)]
+    embeddings.given = dict.fromkeys(zeros, np.zeros(DIMENSIONS))
+    store = fill(make(embeddings), [*zeros, *TEXTS])
+    retriever = SIFTRetriever(vectorstore=store, k=4, fetch_k=fetch_k, **LINEAR)
+    with pytest.warns(UserWarning, match=f"{len(zeros)} documents are left out"):
+        assert texts_of(retriever.invoke(QUERY)) == expected
+
+
+def test_rows_without_a_direction_beyond_the_limit_are_named(embeddings):
+    zeros = [f"zero {number}" for number in range(100)]
+    embeddings.given = dict.fromkeys(zeros, np.zeros(DIMENSIONS))
+    store = fill(make_chroma(embeddings), zeros)
+    with (
+        pytest.warns(UserWarning, match="the 64 rows .* fewer than 4 different texts"),
+        pytest.warns(UserWarning, match="64 documents are left out"),
+    ):
+        assert search(store, nearest(embeddings.vector(QUERY)[None], fetch_k=4)).documents == ()
 
 
 def test_the_first_id_represents_rows_of_equal_text(embeddings):
