@@ -334,6 +334,7 @@ class SIFTRetriever(VectorStoreRetriever):
         **settings: Any,
     ) -> Self:
         """Put documents into a new store and return a retriever on it; see `from_texts`."""
+        check_fields(cls, settings)  # before the documents are embedded
         if vectorstore_cls is not None:
             store = vectorstore_cls.from_documents(list(documents), embedding)
         else:

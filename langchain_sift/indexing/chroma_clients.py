@@ -17,7 +17,7 @@ from chromadb.errors import ChromaError
 from langchain_sift.errors import ArgumentError, SIFTError, StoreError, StoreUnavailable
 from langchain_sift.stores.adapters.chroma_errors import typed
 from langchain_sift.stores.location import CREDENTIALS, ChromaLocation
-from langchain_sift.stores.locking import DATABASE
+from langchain_sift.stores.locking import DATABASE, holds_database
 
 _DIAGNOSIS_SECONDS = 10.0
 _REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -32,13 +32,14 @@ def connect(where: str | ChromaLocation, *, create: bool = False) -> ClientAPI:
 
     Raises:
         ArgumentError: If the folder holds no store and `create` is False.
-        StoreError: If the server refuses the credentials, the tenant or the database.
+        StoreError: If the folder cannot be looked at, or the server refuses the credentials, the
+            tenant or the database.
         StoreUnavailable: If the server cannot be reached.
     """
     location = ChromaLocation.of(where)
     if location.url is None:
         # Chroma would make a folder for a misspelt name.
-        if not create and not (Path(location.text) / DATABASE).is_file():
+        if not create and not holds_database(Path(location.text)):
             raise ArgumentError(
                 f"{location} is no folder of Chroma's: there is no {DATABASE} in it; name "
                 "the folder of a store, or fill one: langchain-sift index FOLDER --store "

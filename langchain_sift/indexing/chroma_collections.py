@@ -24,7 +24,7 @@ from langchain_sift.indexing.fitted_means import (
 )
 from langchain_sift.indexing.named_objects import load_embeddings, load_embeddings_of
 from langchain_sift.stores.location import ChromaLocation
-from langchain_sift.stores.locking import DATABASE, is_free
+from langchain_sift.stores.locking import holds_database, is_free
 
 if TYPE_CHECKING:
     from langchain_sift.ttft import LanguageModel
@@ -54,12 +54,17 @@ def open_collection(
     Raises:
         ArgumentError: If the folder or the collection does not exist, or `name` is None and there
             are several, or `embeddings` is None and the collection names none, or code, or other
-            embeddings than those named filled the collection.
+            embeddings than those named filled the collection, or `embeddings` is a class.
         MissingExtraError: If the named model needs a package that is not installed.
         ModelLoadError: If the named model cannot be loaded.
         StoreUnavailable: If the server cannot be reached.
         NotFittedError: If a model embeds and the collection does not hold its mean.
     """
+    if isinstance(embeddings, type):
+        raise ArgumentError(
+            f"embeddings must be an object, not the class {embeddings.__name__}: write "
+            f"embeddings={embeddings.__name__}(...)"
+        )
     name = resolve_name(where, name)
     with typed_errors(where, name):
         client = connect(where)
@@ -209,7 +214,7 @@ def _are_same(stored: str, embeddings: str) -> bool:
 def find_collection(where: str | ChromaLocation, name: str) -> Collection | None:
     """Return the collection, or None if it does not exist; nothing is created."""
     location = ChromaLocation.of(where)
-    if location.url is None and not (Path(location.text) / DATABASE).is_file():
+    if location.url is None and not holds_database(Path(location.text)):
         return None
     with typed_errors(location, name):
         try:
@@ -226,7 +231,7 @@ def _check_location(location: ChromaLocation, name: str) -> None:
             "'-', the first and the last a letter or digit"
         )
     folder = Path(location.text)
-    if location.url is not None or (folder / DATABASE).is_file():
+    if location.url is not None or holds_database(folder):
         return
     if not is_free(folder):
         raise ArgumentError(

@@ -266,8 +266,10 @@ def _checked_counter(count: Callable[[str], object]) -> Callable[[str], int]:
     def checked(text: str) -> int:
         number = count(text)
         if not is_finite_number(number) or number < 0:
+            # Anything else than a number may contain the text.
+            got = number if isinstance(number, int | float) else f"a {type(number).__name__}"
             raise ArgumentError(
-                f"token_counter must return a number of tokens, got a {type(number).__name__}"
+                f"token_counter must return a number of tokens, 0 or more, got {got}"
             )
         return math.ceil(number)
 

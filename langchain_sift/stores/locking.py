@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from filelock import ReadWriteLock, Timeout
 
 from langchain_sift.errors import StoreError, StoreInUse
+from langchain_sift.stores.location import is_url
 
 LOCK = ".langchain-sift.lock"
 """Name of the lock's file in the folder."""
@@ -18,15 +20,41 @@ DATABASE = "chroma.sqlite3"
 """Name of Chroma's file in the folder."""
 
 
+def holds_database(folder: Path) -> bool:
+    """Return True for a folder with Chroma's file in it.
+
+    Raises:
+        StoreError: If the folder cannot be looked at.
+    """
+    with _looking_at(folder):
+        try:
+            return stat.S_ISREG((folder / DATABASE).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a NUL in a name
+            return False
+
+
 def is_free(folder: Path) -> bool:
     """Return whether a store can be made in a folder: it holds nothing but a lock, or is not there.
 
-    Args:
-        folder: The folder.
+    Raises:
+        StoreError: If the folder cannot be looked at.
     """
-    if not folder.exists():
-        return True
-    return folder.is_dir() and all(child.name == LOCK for child in folder.iterdir())
+    with _looking_at(folder):
+        if not folder.exists():
+            return True
+        return folder.is_dir() and all(child.name == LOCK for child in folder.iterdir())
+
+
+@contextmanager
+def _looking_at(folder: Path) -> Iterator[None]:
+    """Name the folder, and the cures, if it cannot be looked at."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be looked at: {error.strerror}: change the permissions, or name "
+            "another folder"
+        ) from error
 
 
 @contextmanager
@@ -45,10 +73,12 @@ def locked(store: str | Path, *, exclusive: bool, creates: bool = False) -> Iter
 
     Raises:
         StoreInUse: If another process holds the lock, and either of the two needs it exclusively.
-        StoreError: If the folder cannot be locked.
+        StoreError: If the folder cannot be looked at, or cannot be locked.
     """
     folder = Path(store)
-    if (folder / DATABASE).is_file():
+    if is_url(store):
+        yield
+    elif holds_database(folder):
         with closing(_lock(folder, exclusive=exclusive)):
             yield
     elif creates and is_free(folder):
@@ -57,7 +87,7 @@ def locked(store: str | Path, *, exclusive: bool, creates: bool = False) -> Iter
             try:
                 yield
             finally:
-                if not (folder / DATABASE).is_file():
+                if not holds_database(folder):
                     _remove_lock(folder, made)
     else:  # no other process can have it open
         yield

@@ -412,8 +412,12 @@ def test_a_misspelt_field_is_an_error_that_lists_all(facts):
     assert all(repr(name) in str(caught.value) for name in SIFTRetriever.model_fields)
     with pytest.raises(ValidationError, match="'kk' is no setting of SIFTRetriever"):
         SIFTRetriever.from_retriever(facts.as_retriever(), kk=3)
-    with pytest.raises(ValidationError, match="'kk' is no setting of SIFTRetriever"):
-        SIFTRetriever.from_texts(["a"], facts.embeddings, vectorstore_cls=type(facts), kk=3)
+    with (
+        facts.embeddings.counting() as embeddings,
+        pytest.raises(ArgumentError, match="'kk' is no setting of SIFTRetriever"),
+    ):
+        SIFTRetriever.from_texts(["a"], embeddings, vectorstore_cls=type(facts), kk=3)
+    assert embeddings.documents == []
 
 
 def test_a_filter_as_a_field_is_sent_to_the_search_kwargs(facts):

@@ -30,7 +30,7 @@ _OVERLOADED = (
 # The message of Chroma Cloud, which names the quota and no document.
 _QUOTA = re.compile(r"'([^']+)' exceeded quota limit for action '[^']+': .* limit of (\d+)")
 
-# Messages of an embedded store, and what to do.
+# Messages of a store, and what to do.
 _CAUSES = (
     (
         re.compile("disk is full|No space left|disk I/O error|file too large", re.IGNORECASE),
@@ -39,6 +39,14 @@ _CAUSES = (
     (
         re.compile("readonly database|Read-only file|Permission denied|unable to open database"),
         "its folder cannot be written: change the permissions, or copy it elsewhere",
+    ),
+    (
+        re.compile("Not a directory|No such file|File name too long"),
+        "its folder is missing, or cannot be made: name another one",
+    ),
+    (
+        re.compile("already exists"),
+        "another run made it meanwhile: run the same command again",
     ),
     (
         re.compile("not a database|malformed"),

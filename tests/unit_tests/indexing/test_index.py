@@ -29,6 +29,7 @@ from langchain_sift.errors import (
     StoreUnavailable,
 )
 from langchain_sift.indexing import index_documents, save_embeddings
+from langchain_sift.indexing.chroma_clients import connect
 from langchain_sift.indexing.chroma_collections import (
     embeddings_for,
     open_collection,
@@ -320,6 +321,8 @@ def test_a_collection_keeps_its_embeddings(
     for name, other in (("hidden", "own:E"), ("hidden", "huge"), ("code", "tiny")):
         with pytest.raises(ArgumentError, match=f"holds embeddings of .*, not of '{other}'"):
             index(tmp_path / name, documents, Counting(), other)
+    with pytest.raises(ArgumentError, match=r"not the class Counting: write embeddings=Counting\("):
+        open_collection(str(tmp_path / "code"), None, Counting)
     with pytest.raises(ArgumentError, match="'own:E': name them yourself"):
         embeddings_for(str(tmp_path / "code"), "documents", None)
 
@@ -409,6 +412,38 @@ def test_a_location_that_cannot_hold_a_store_is_rejected_and_unchanged(  # noqa:
     with pytest.raises(kind, match=message):
         embeddings_for(where if "://" in where else str(tmp_path / where), name, embeddings)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("where", ["a.txt/store", "a.txt/store/deeper", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_named_with_a_cure(
+    chunks: list[Document], tmp_path: Path, where: str
+) -> None:
+    (tmp_path / "a.txt").write_text("a note")
+    with pytest.raises(StoreError, match="name another"):
+        index(tmp_path / where, chunks, Counting())
+
+
+@pytest.mark.parametrize("kind", ["folder", pytest.param("server", marks=pytest.mark.slow)])
+# chromadb leaves its connections to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_collection_that_another_run_makes_meanwhile_is_named_with_a_cure(
+    chunks: list[Document], tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    is_folder = kind == "folder"
+    where = str(tmp_path)
+    if not is_folder:
+        where = f"http://127.0.0.1:{request.getfixturevalue('server').port}"
+
+    def load(_: str) -> Embeddings:
+        """Make the collection as another run does, which has loaded its embeddings earlier."""
+        connect(where, create=True).create_collection("documents")
+        return Counting()
+
+    message = "'documents' of .*: another run made it meanwhile: run the same command again"
+    with pytest.raises(StoreError, match=message):
+        index_into(where, "documents", chunks, "own:E", load)
+    assert index_into(where, "documents", chunks, "own:E", lambda _: Counting()).added == 300
+    gc.collect()
 
 
 def test_an_object_that_is_no_embeddings_is_rejected_by_name(

@@ -271,6 +271,12 @@ def test_a_counter_must_return_numbers_and_no_error_has_the_text(store, counter)
     assert "fact" not in str(caught.value)
 
 
+def test_a_negative_number_of_tokens_is_named(store):
+    retriever = SIFTRetriever(vectorstore=store, max_tokens=9, token_counter=lambda _: -1)
+    with pytest.raises(ArgumentError, match=r"tokens, 0 or more, got -1$"):
+        retriever.invoke(QUERY)
+
+
 def test_a_name_is_no_counter(store):
     settings = {"max_tokens": 9, "token_counter": "cl100k_base"}
     with pytest.raises(ValidationError, match="token_counter must be a function"):

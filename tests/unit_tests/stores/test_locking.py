@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import chromadb
 import pytest
 
 from langchain_sift.errors import StoreError, StoreInUse
-from langchain_sift.stores.locking import LOCK, is_free, locked
+from langchain_sift.indexing.chroma_clients import connect
+from langchain_sift.indexing.chroma_collections import find_collection
+from langchain_sift.stores.locking import LOCK, holds_database, is_free, locked
 
 
 @pytest.fixture
@@ -129,6 +133,25 @@ def test_a_folder_is_free_after_a_run_that_was_killed(tmp_path):
     with locked(folder, exclusive=True, creates=True):
         pass
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["x" * 300, "store"])
+def test_a_folder_that_cannot_be_looked_at_is_a_store_error(folder, where, monkeypatch):
+    """The file system refuses the long name; the other stands for a folder of another user."""
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    if where == "store":
+        monkeypatch.setattr(Path, "stat", refuse)
+    for use in (holds_database, connect, functools.partial(find_collection, name="facts")):
+        with pytest.raises(StoreError, match=r"cannot be looked at: (File name|Permission)"):
+            use(folder.parent / where)
+    with (
+        pytest.raises(StoreError, match="name another"),
+        locked(folder.parent / where, exclusive=True),
+    ):
+        pass
 
 
 def test_a_folder_that_cannot_be_locked_is_a_store_error(folder):
