@@ -97,7 +97,8 @@ async def search_rows(collection: AsyncCollection, search: ChromaSearch) -> list
     """Search the collection for all directions."""
     response = await collection.query(**search.arguments)
     parts = [await collection.get(**arguments) for arguments in search.missing(response)]
-    return search.rows(response, parts)
+    total = await collection.count() if search.may_lack_rows(response) else 0
+    return search.rows(response, parts, total)
 
 
 def _through(client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:

@@ -61,9 +61,9 @@ def warn_of_limit(answers: Sequence[Rows], count: int) -> None:
     most = _MOST_COPIES * count
     if _short(answers, most, count):
         warnings.warn(
-            f"the {most} rows nearest to a query have fewer than {count} different texts with a "
-            "vector, and no more are read: remove copies, rows without a text and zero vectors "
-            "from the store (`langchain-sift doctor` counts them), or raise fetch_k",
+            f"the rows nearest to a query, at most {most}, have fewer than {count} different texts "
+            "with a vector, and no more are read: remove copies, rows without a text and zero "
+            "vectors from the store (`langchain-sift doctor` counts them), or raise fetch_k",
             UserWarning,
             stacklevel=2,
         )

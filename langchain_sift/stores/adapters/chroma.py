@@ -82,9 +82,9 @@ class ChromaAdapter:
     def _search(self, search: ChromaSearch, timeout: float) -> list[Rows]:
         def query(collection: Collection) -> list[Rows]:
             response = collection.query(**search.arguments)
-            return search.rows(
-                response, [collection.get(**arguments) for arguments in search.missing(response)]
-            )
+            parts = [collection.get(**arguments) for arguments in search.missing(response)]
+            total = collection.count() if search.may_lack_rows(response) else 0
+            return search.rows(response, parts, total)
 
         try:
             return self._call(query, timeout)
@@ -240,8 +240,25 @@ class ChromaSearch:
         # Under the same conditions: a row may have changed meanwhile.
         return [id_arguments(part, self.conditions) for part in parts_of(ids)]
 
-    def rows(self, response: Response, parts: Sequence[Response]) -> list[Rows]:
-        """Convert the responses to the rows of each direction."""
+    def may_lack_rows(self, response: Response) -> bool:
+        """Return True if an answer is short, though the collection may have more rows.
+
+        Among thousands of equal vectors, Chroma's index finds fewer rows than requested.
+        """
+        return (
+            self.allowed is None
+            and not any(self.conditions.values())
+            and any(ROWS_PER_CALL <= len(ids) < self.count for ids in response["ids"])
+        )
+
+    def rows(self, response: Response, parts: Sequence[Response], total: int) -> list[Rows]:
+        """Convert the responses to the rows of each direction.
+
+        Args:
+            response: The response of the search.
+            parts: The responses to `missing`.
+            total: Number of rows in the collection if the answers may lack rows, and else 0.
+        """
         if self._ids_only:
             answers = distribute(response, parts)
         else:
@@ -251,11 +268,14 @@ class ChromaSearch:
             vectors = response["embeddings"] if response["embeddings"] is not None else texts
             columns = zip(response["ids"], texts, metadatas, vectors, strict=True)
             answers = [rows_of_columns(*answer) for answer in columns]
-        return [replace(rows, limit=self.limit, seen=self._seen(rows.seen)) for rows in answers]
+        return [
+            replace(rows, limit=self.limit, seen=self._seen(rows.seen, total)) for rows in answers
+        ]
 
-    def _seen(self, returned: int) -> int:
-        """Return the number of rows asked for, if the store returned as many as it allows."""
-        return self.count if returned == self.allowed else returned
+    def _seen(self, returned: int, total: int) -> int:
+        """Return the number of rows asked for, if the store has more than it returned."""
+        is_cut_off = returned == self.allowed or returned < min(self.count, total)
+        return self.count if is_cut_off else returned
 
     @property
     def _ids_only(self) -> bool:

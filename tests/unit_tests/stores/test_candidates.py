@@ -216,7 +216,7 @@ def test_fifty_copies_of_each_text_do_not_change_the_choice(embeddings, make):
 def test_k_different_texts_are_chosen_among_very_many_copies(embeddings):
     store = in_memory(embeddings, TEXTS * 50)
     # 16 times 30 rows hold 9 of the 40 texts on the side of the query.
-    with pytest.warns(UserWarning, match="the 480 rows .* fewer than 30 different texts"):
+    with pytest.warns(UserWarning, match="at most 480, have fewer than 30 different texts"):
         found = SIFTRetriever(vectorstore=store, k=9, fetch_k=30).invoke(QUERY)
     assert len(set(texts_of(found))) == 9
 
@@ -229,15 +229,30 @@ def test_at_most_sixteen_times_fetch_k_rows_are_read(embeddings):
     assert (texts_of(found), found.copies) == (["same"], (160,))
 
 
-@pytest.mark.parametrize("make", [make_chroma, make_faiss])
+@pytest.mark.slow
+@pytest.mark.parametrize("texts", [["same"] * 2000, [None] * 2000], ids=["copies", "without text"])
+def test_rows_that_an_index_does_not_find_are_no_end_of_the_store(texts):
+    """Among equal vectors, the index of Chroma finds fewer rows than requested."""
+    store, count = make_chroma(CountingEmbeddings()), 150
+    collection, vectors = store._collection, np.eye(DIMENSIONS)[:2].tolist()
+    ids = [f"{number}" for number in range(len(texts))]
+    documents = None if None in texts else texts
+    collection.add(ids=ids, embeddings=vectors[:1] * len(texts), documents=documents)
+    collection.add(ids=["other"], embeddings=vectors[1:], documents=["other"])
+    (rows,) = adapter_for(store).nearest(np.array(vectors[:1]), 16 * count, timeout=9.0)
+    assert len(rows.documents) < len(texts)
+    with pytest.warns(UserWarning, match="at most 2400, have fewer than 150 different texts"):
+        search(store, nearest(np.array(vectors[:1]), fetch_k=count))
+
+
 @pytest.mark.parametrize("fetch_k", [5, 20])
-def test_rows_without_a_direction_crowd_out_no_others(embeddings, make, fetch_k):
+def test_rows_without_a_direction_crowd_out_no_others(embeddings, fetch_k):
     """By distance, a zero vector is nearer to a query than a text whose cosine is below 1/2."""
     query = embeddings.vector(QUERY)
     expected = ByHand(embeddings).linear_choice(query, k=4, fetch_k=fetch_k)
     zeros = [f"zero {number}" for number in range(3 * fetch_k)]
     embeddings.given = dict.fromkeys(zeros, np.zeros(DIMENSIONS))
-    store = fill(make(embeddings), [*zeros, *TEXTS])
+    store = fill(make_faiss(embeddings), [*zeros, *TEXTS])
     retriever = SIFTRetriever(vectorstore=store, k=4, fetch_k=fetch_k, **LINEAR)
     with pytest.warns(UserWarning, match=f"{len(zeros)} documents are left out"):
         assert texts_of(retriever.invoke(QUERY)) == expected
@@ -246,9 +261,9 @@ def test_rows_without_a_direction_crowd_out_no_others(embeddings, make, fetch_k)
 def test_rows_without_a_direction_beyond_the_limit_are_named(embeddings):
     zeros = [f"zero {number}" for number in range(100)]
     embeddings.given = dict.fromkeys(zeros, np.zeros(DIMENSIONS))
-    store = fill(make_chroma(embeddings), zeros)
+    store = fill(make_faiss(embeddings), zeros)
     with (
-        pytest.warns(UserWarning, match="the 64 rows .* fewer than 4 different texts"),
+        pytest.warns(UserWarning, match="at most 64, have fewer than 4 different texts"),
         pytest.warns(UserWarning, match="64 documents are left out"),
     ):
         assert search(store, nearest(embeddings.vector(QUERY)[None], fetch_k=4)).documents == ()
