@@ -186,10 +186,8 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         )
         loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
-        with (
-            locked(location.text, exclusive=True, creates=True),
-            progress_bar(console) as bar,
-        ):
+        lock = locked(location.text, exclusive=True, creates=True)
+        with lock, progress_bar(console) as bar:
             reading = bar.add_task("reading files", total=None)
             embedding = bar.add_task("embedding chunks", total=None)
             run = index_files(

@@ -551,7 +551,7 @@ def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     settings: Any = {"cwd": tmp_path, "env": environment, "text": True}
     with subprocess.Popen(command, stderr=subprocess.PIPE, **settings) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while len(lines_of(tmp_path / "batches")) < 2:  # the first batch is written
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -569,6 +569,27 @@ def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     printed = json.loads(done.stdout.splitlines()[-1])
     assert (printed["added"], printed["unchanged"]) == (1000 - present, present)
     assert count(tmp_path / "store") == 1000
+
+
+@pytest.mark.slow
+def test_a_first_run_excludes_others_and_leaves_a_free_folder_if_it_is_killed(
+    tmp_path: Path, own_embeddings: str
+) -> None:
+    (tmp_path / "fact.txt").write_text("Rice grows.")
+    (tmp_path / "slow.py").write_text(SLOW.replace("SECONDS", "600"))
+    command = [sys.executable, "-m", "langchain_sift", "index", "fact.txt", "--store", "store"]
+    settings: Any = {"cwd": tmp_path, "stderr": subprocess.DEVNULL}
+    again = (tmp_path / "fact.txt", "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    with subprocess.Popen([*command, "--embeddings", "slow:made"], **settings) as process:
+        deadline = time.monotonic() + 600
+        while not (tmp_path / "batches").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        refused = run(*again)
+        process.kill()
+    assert "is open in another process" in error_of(refused)
+    assert last_line(run(*again))["added"] == 1
 
 
 def lines_of(file: Path) -> list[str]:
