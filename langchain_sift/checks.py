@@ -124,22 +124,6 @@ def check_seed(name: str, value: Any, *, optional: bool = False) -> None:
         raise ArgumentError(f"{name} must be below 2**63, got {value}")
 
 
-def as_texts(name: str, value: object) -> tuple[str, ...]:
-    """Return a sequence of texts as a tuple.
-
-    Raises:
-        ArgumentError: If it is none. The message quotes no text.
-    """
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ArgumentError(f"{name} must be a sequence of texts, got one {type(value).__name__}")
-    found = tuple(value)
-    for index, text in enumerate(found):
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            raise ArgumentError(f"{name} must be a sequence of texts, got {kind} at index {index}")
-    return found
-
-
 def strings(name: str, value: object) -> tuple[str, ...]:
     """Return a sequence of strings as a tuple.
 

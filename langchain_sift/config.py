@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 from langchain_sift.checks import (
     as_target_modules,
-    as_texts,
     check_between,
     check_choice,
     check_integer,
     check_not_negative,
     check_positive,
     check_seed,
+    instances,
     strings,
 )
 
@@ -167,7 +167,7 @@ class FineTuneConfig:
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("on_failure", self.on_failure, ON_FAILURE)
         check_seed("seed", self.seed)
-        object.__setattr__(self, "drift_texts", as_texts("drift_texts", self.drift_texts))
+        object.__setattr__(self, "drift_texts", instances("drift_texts", self.drift_texts, str))
         object.__setattr__(self, "target_modules", as_target_modules(self.target_modules))
 
 

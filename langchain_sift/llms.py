@@ -21,7 +21,11 @@ from pydantic import ConfigDict
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.batches import gather_or_cancel
-from langchain_sift.language_models.call_settings import CALL_SETTINGS, released_on_error
+from langchain_sift.language_models.call_settings import (
+    CALL_SETTINGS,
+    read_iterators,
+    released_on_error,
+)
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.text_reply import OF_TEXTS, TextAnswer, TextPrompt, is_last
 from langchain_sift.ttft.model.tokens import text_tokens
@@ -132,7 +136,8 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """Answer the prompts; see `BaseLLM.generate`."""
-        return BaseLLM.generate(self._model_for(kwargs), prompts, stop, callbacks, **kwargs)
+        call = read_iterators(kwargs)
+        return BaseLLM.generate(self._model_for(call), prompts, stop, callbacks, **call)
 
     async def agenerate(
         self,
@@ -142,7 +147,8 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """Do the same without blocking the event loop."""
-        return await BaseLLM.agenerate(self._model_for(kwargs), prompts, stop, callbacks, **kwargs)
+        call = read_iterators(kwargs)
+        return await BaseLLM.agenerate(self._model_for(call), prompts, stop, callbacks, **call)
 
     def _model_for(self, call: Mapping[str, object]) -> TestTimeFineTunedLLM:
         """Return the model, without a cache if the call has settings.

@@ -43,7 +43,6 @@ from langchain_sift.cli.options import (
     TargetModulesOption,
 )
 from langchain_sift.errors import ArgumentError, require
-from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.ttft.model.load_settings import LoadSettings
 from langchain_sift.ttft.model.names import join_gguf_file
 
@@ -234,6 +233,8 @@ def _answered(prompts: Sequence[Prompt], file: Path) -> list[Prompt]:
 
 def _check_selection(selection: SelectionOptions) -> None:
     """Check the options of the choice of documents, before anything is loaded."""
+    from langchain_sift.selection.settings import SelectionSettings
+
     fetch_k = selection.get("fetch_k")
     if fetch_k is not None:
         check_count("fetch_k", fetch_k)

@@ -19,7 +19,7 @@ from langchain_sift.language_models.call_settings import CallSettings, check_doc
 from langchain_sift.language_models.chat_templates.conversations import for_conversation
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.follow_ups import Query, aask, ask
-from langchain_sift.language_models.modes import RETRIEVED, aretrieve_within, retrieve_within
+from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives.training_material import training_material
 from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.language_models.records import describe_training, token_usage
@@ -46,7 +46,8 @@ from langchain_sift.ttft import (
     TrainingRecord,
 )
 
-_PREPARED = "the prompt was not rendered and tokenized"
+_PREPARED = "the prompt was not prepared"
+_PREPARED_WITH_DOCUMENTS = "the prompt was not prepared and its documents not retrieved"
 
 
 class Answer:
@@ -98,7 +99,7 @@ class Answer:
         """Do the same without blocking the event loop."""
         if self._ticket is None:
             settings, started = self._settings, self._settings.beginning
-            action = _PREPARED if settings.retriever is None else RETRIEVED
+            action = _PREPARED if settings.retriever is None else _PREPARED_WITH_DOCUMENTS
             self._ticket = await aretrieve_within(
                 settings.timeout, self._astart(started), started=started, action=action
             )
@@ -107,7 +108,7 @@ class Answer:
     def _start(self, started: float) -> Ticket:
         settings = self._settings
         engine = self._engine if isinstance(self._engine, Engine) else self._engine()
-        with self._reserved(engine) as reservation:
+        with self._held(settings.admit(engine)) as reservation:
             request = self._request(engine)
             if settings.retriever is not None:
                 config: RunnableConfig = {"callbacks": child_callbacks(settings.run)}
@@ -129,7 +130,7 @@ class Answer:
             engine = self._engine
         else:
             engine = await loop.run_in_executor(EXECUTOR, self._engine)
-        with self._reserved(engine) as reservation:
+        with self._held(await settings.aadmit(engine)) as reservation:
             request = await loop.run_in_executor(EXECUTOR, self._request, engine)
             if settings.retriever is not None:
                 config: RunnableConfig = {"callbacks": achild_callbacks(settings.run)}
@@ -179,12 +180,10 @@ class Answer:
                     await adispatch_event(run, self._event(event))
 
     @contextmanager
-    def _reserved(self, engine: Engine) -> Iterator[Reservation]:
-        """Reserve capacity; release it if the block fails."""
-        tokens = self._settings.max_training_tokens()
-        reservation = self._settings.reservation or engine.admission.admit(tokens)
+    def _held(self, reservation: Reservation) -> Iterator[Reservation]:
+        """Reserve room for the training tokens; release all if the block fails."""
         try:
-            reservation.resize(tokens)
+            reservation.resize(self._settings.max_training_tokens())
             yield reservation
         except BaseException:
             reservation.release()

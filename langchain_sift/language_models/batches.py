@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, as_completed
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 
 from langchain_sift.errors import EngineOverloaded
+from langchain_sift.ttft import Reservation
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -46,55 +48,44 @@ class AnswerGroup:
 
 
 class SharedRoom:
-    """Lets the answers of a batch wait for each other where the engine has no room for all.
+    """The room in the engine for the answers of a batch; threads may share it.
 
-    Threads may share it.
+    An answer that finds no room waits until another of the batch has ended.
     """
 
     def __init__(self) -> None:
         """Start without answers."""
         self._changed = threading.Condition()
-        self._running = 0
-        self._ended = 0
+        self._admitted: set[object] = set()
 
-    def answer(self, call: Callable[[], Output]) -> Output:
-        """Return the result of a call; if there is no room, call again when another has ended.
+    def admit(self, place: object, reserve: Callable[[], Reservation]) -> Reservation:
+        """Reserve room for an answer.
+
+        Args:
+            place: The place of the answer.
+            reserve: Makes the reservation.
 
         Raises:
-            EngineOverloaded: If there is no room, and no other answer of the batch is running.
+            EngineOverloaded: If there is no room, and no other answer of the batch has any.
         """
-        while True:
-            ended = self._begin()
-            try:
-                result = call()
-            except EngineOverloaded:
-                if not self._wait(ended):
-                    raise
-            except BaseException:
-                self._end()
-                raise
-            else:
-                self._end()
-                return result
-
-    def _begin(self) -> int:
         with self._changed:
-            self._running += 1
-            return self._ended
+            while True:
+                try:
+                    reservation = reserve()
+                except EngineOverloaded:
+                    if not self._admitted:
+                        raise
+                    self._changed.wait()
+                else:
+                    self._admitted.add(place)
+                    return reservation
 
-    def _end(self) -> None:
+    def leave(self, place: object) -> None:
+        """Wake the answers that wait, if this one had room."""
         with self._changed:
-            self._running -= 1
-            self._ended += 1
-            self._changed.notify_all()
-
-    def _wait(self, ended: int) -> bool:
-        """Wait until more answers have ended; return False if none is running."""
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._ended != ended or not self._running)
-            return self._ended != ended
+            if place in self._admitted:
+                self._admitted.remove(place)
+                self._changed.notify_all()
 
 
 class AsyncSharedRoom:
@@ -103,40 +94,57 @@ class AsyncSharedRoom:
     def __init__(self) -> None:
         """Start without answers."""
         self._changed = asyncio.Event()
-        self._running = 0
-        self._ended = 0
+        self._admitted: set[object] = set()
 
-    async def answer(self, call: Callable[[], Awaitable[Output]]) -> Output:
-        """Await a call; if there is no room, call again when another has ended.
+    async def admit(self, place: object, reserve: Callable[[], Reservation]) -> Reservation:
+        """Reserve room for an answer.
+
+        Args:
+            place: The place of the answer.
+            reserve: Makes the reservation.
 
         Raises:
-            EngineOverloaded: If there is no room, and no other answer of the batch is running.
+            EngineOverloaded: If there is no room, and no other answer of the batch has any.
         """
         while True:
-            ended = self._ended
-            self._running += 1
             try:
-                result = await call()
+                reservation = reserve()
             except EngineOverloaded:
-                self._leave()
-                while self._ended == ended:
-                    if not self._running:
-                        raise
-                    await self._changed.wait()
-            except BaseException:
-                self._ended += 1
-                self._leave()
-                raise
+                if not self._admitted:
+                    raise
+                await self._changed.wait()
             else:
-                self._ended += 1
-                self._leave()
-                return result
+                self._admitted.add(place)
+                return reservation
 
-    def _leave(self) -> None:
-        """Count one answer less, and wake those that wait."""
-        self._running -= 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def leave(self, place: object) -> None:
+        """Wake the answers that wait, if this one had room."""
+        if place in self._admitted:
+            self._admitted.remove(place)
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """The place of an answer, in the room of its batch if it has one."""
+
+    room: SharedRoom | AsyncSharedRoom | None = None
+
+    def admit(self, reserve: Callable[[], Reservation]) -> Reservation:
+        """Reserve room for the answer; see `SharedRoom.admit`."""
+        return self.room.admit(self, reserve) if isinstance(self.room, SharedRoom) else reserve()
+
+    async def aadmit(self, reserve: Callable[[], Reservation]) -> Reservation:
+        """Do the same without blocking the event loop."""
+        if isinstance(self.room, AsyncSharedRoom):
+            return await self.room.admit(self, reserve)
+        return reserve()
+
+    def leave(self) -> None:
+        """Make room for the others of the batch."""
+        if self.room is not None:
+            self.room.leave(self)
 
 
 def batch_configs(

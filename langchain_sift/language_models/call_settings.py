@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from langchain_core.callbacks import BaseRunManager
@@ -13,14 +14,14 @@ from langchain_core.documents import Document
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.batches import AnswerGroup
+from langchain_sift.language_models.batches import AnswerGroup, Place
 from langchain_sift.language_models.call_adapters import KeptAdapter
 from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import Render
 from langchain_sift.language_models.modes import Retriever
 from langchain_sift.language_models.runs import INTERNAL_ARGUMENTS
 from langchain_sift.retrievers import SIFTRetriever
-from langchain_sift.ttft import AdapterCache, Reservation, TrainedAdapter
+from langchain_sift.ttft import AdapterCache, Engine, Reservation, TrainedAdapter
 from langchain_sift.ttft.model.tokens import (
     max_token_count,
     max_training_tokens,
@@ -142,10 +143,27 @@ class CallSettings:
     group: AnswerGroup | None = None
     """The answers that are cancelled with this one."""
 
+    place: Place = field(default_factory=Place)
+    """The place in a batch, whose answers wait for each other."""
+
     @property
     def beginning(self) -> float:
         """The beginning of the timeout: now if the call does not set it."""
         return time.perf_counter() if self.started is None else self.started
+
+    def admit(self, engine: Engine) -> Reservation:
+        """Reserve capacity, unless the caller has; in a batch, wait for it.
+
+        Raises:
+            EngineOverloaded: If there is none.
+        """
+        reserve = partial(engine.admission.admit, self.max_training_tokens())
+        return self.reservation or self.place.admit(reserve)
+
+    async def aadmit(self, engine: Engine) -> Reservation:
+        """Do the same without blocking the event loop."""
+        reserve = partial(engine.admission.admit, self.max_training_tokens())
+        return self.reservation or await self.place.aadmit(reserve)
 
     def max_training_tokens(self) -> int:
         """Return an upper bound of the training tokens, before any text is tokenized."""
@@ -204,22 +222,18 @@ def check_arguments(call: Mapping[str, Any]) -> list[Document] | None:
             raise ArgumentError(
                 f"{name!r} is no setting of a call: use one of {list(CALL_SETTINGS)}"
             )
-    return given_documents(call, "documents")
+    documents = call.get("documents")
+    return None if documents is None else check_documents(documents, "documents")
 
 
-def given_documents(call: Mapping[str, Any], name: str) -> list[Document] | None:
-    """Return documents that a call is given as an argument, or None.
+def read_iterators(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of several calls, with lists in the place of iterators of documents.
 
-    Raises:
-        ArgumentError: If they are no iterable of documents, or one that can be read only once: it
-            would be empty for the second prompt of a batch, or after a retry.
+    An iterator can be read only once, and would be empty for the second prompt.
     """
-    documents = call.get(name)
-    if documents is None:
-        return None
-    if isinstance(documents, Iterator):
-        raise ArgumentError(
-            f"{name} must be a sequence of Documents, got a {type(documents).__name__}, which can "
-            "be read only once: pass list(...) of it"
-        )
-    return check_documents(documents, name)
+    return {
+        name: list(value)
+        if name in {"documents", "context"} and isinstance(value, Iterator)
+        else value
+        for name, value in call.items()
+    }

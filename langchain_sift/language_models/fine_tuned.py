@@ -39,6 +39,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.batches import (
     AnswerGroup,
     AsyncSharedRoom,
+    Place,
     SharedRoom,
     batch_configs,
     gather_or_cancel,
@@ -49,7 +50,8 @@ from langchain_sift.language_models.call_settings import (
     GENERATION_SETTINGS,
     CallSettings,
     check_arguments,
-    given_documents,
+    check_documents,
+    read_iterators,
 )
 from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import (
@@ -444,16 +446,20 @@ class TestTimeFineTuning(BaseModel):
         others are cancelled.
         """
         model: Any = self
+        kwargs = read_iterators(kwargs)
         group, room = AnswerGroup(), SharedRoom()
 
         def answer(prompt: Any, config: RunnableConfig) -> Any:
             """Answer one prompt, or return its error."""
+            place = Place(room)
             try:
-                return room.answer(lambda: model.invoke(prompt, config, group=group, **kwargs))
+                return model.invoke(prompt, config, group=group, place=place, **kwargs)
             except Exception as error:
                 if return_exceptions:
                     return error
                 raise
+            finally:
+                place.leave()
 
         configs = batch_configs(config, len(inputs), self.limits.at_once)
         if len(inputs) < 2:
@@ -470,19 +476,23 @@ class TestTimeFineTuning(BaseModel):
     ) -> list[Any]:
         """Do the same without blocking the event loop."""
         model: Any = self
+        kwargs = read_iterators(kwargs)
         configs = batch_configs(config, len(inputs), self.limits.at_once)
         capacity = asyncio.Semaphore(configs[0]["max_concurrency"] or 1 if configs else 1)
         room = AsyncSharedRoom()
 
         async def answer(prompt: Any, config: RunnableConfig) -> Any:
             """Answer one prompt, or return its error."""
+            place = Place(room)
             async with capacity:
                 try:
-                    return await room.answer(lambda: model.ainvoke(prompt, config, **kwargs))
+                    return await model.ainvoke(prompt, config, place=place, **kwargs)
                 except Exception as error:
                     if return_exceptions:
                         return error
                     raise
+                finally:
+                    place.leave()
 
         return await gather_or_cancel(map(answer, inputs, configs))
 
@@ -495,7 +505,7 @@ class TestTimeFineTuning(BaseModel):
         """Do as `batch` does, and yield each answer, with its index, as soon as it is complete."""
         model: Any = super()
         configs = batch_configs(config, len(inputs), self.limits.at_once)
-        yield from model.batch_as_completed(inputs, configs, **kwargs)
+        yield from model.batch_as_completed(inputs, configs, **read_iterators(kwargs))
 
     async def abatch_as_completed(
         self,
@@ -506,7 +516,7 @@ class TestTimeFineTuning(BaseModel):
         """Do the same without blocking the event loop."""
         model: Any = super()
         configs = batch_configs(config, len(inputs), self.limits.at_once)
-        async for answer in model.abatch_as_completed(inputs, configs, **kwargs):
+        async for answer in model.abatch_as_completed(inputs, configs, **read_iterators(kwargs)):
             yield answer
 
     def _call_settings(
@@ -537,7 +547,7 @@ class TestTimeFineTuning(BaseModel):
         return CallSettings(
             documents=documents,
             adapter=adapter,
-            context=given_documents(call, "context") or (),
+            context=check_documents(call.get("context") or (), "context"),
             context_record=call.get("context_record"),
             prompt_with=None if prompt_with is None else self._rendering(prompt_with),
             retriever=None
@@ -560,6 +570,7 @@ class TestTimeFineTuning(BaseModel):
             reservation=call.get("reservation"),
             run=run or call.get("parent_run"),
             group=call.get("group"),
+            place=call.get("place") or Place(),
         )
 
     def _generation_config(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from langchain_core.documents import Document
 
+from langchain_sift.checks import check_integer, strings
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.leak_notices import LEARNED
 from langchain_sift.report.words import words_of
@@ -59,7 +60,8 @@ class LearnedExamples:
             return None
         try:
             fields = json.loads(file.read_text(encoding="utf-8"))
-            learned = cls(int(fields["k"]), tuple(map(str, fields["digests"])))
+            check_integer("k", fields["k"], 1)
+            learned = cls(fields["k"], strings("digests", fields["digests"]))
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ArgumentError(
                 f"{file} is damaged: learn the examples again, or remove the file, so that learned "
@@ -72,7 +74,7 @@ class LearnedExamples:
         (folder / _FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     def leaks(self, questions: Mapping[str, str]) -> dict[str, str]:
-        """Return a description of each leak: the ids of the questions that were learned."""
+        """Return the ids of the learned questions, with the description of the leak."""
         digests = set(self.digests)
         return {key: LEARNED for key, text in questions.items() if _digest(text) in digests}
 

@@ -60,7 +60,7 @@ def test_a_bad_value_for_fine_tuning_is_refused(name: str, value: object) -> Non
 
 @pytest.mark.parametrize("value", ["one text", 5, None, [5], ["a", None]])
 def test_texts_for_the_drift_are_a_sequence_of_texts(value: Any) -> None:
-    with pytest.raises(ArgumentError, match="drift_texts must be a sequence of texts, got"):
+    with pytest.raises(ArgumentError, match="drift_texts must be a sequence of str, got"):
         FineTuneConfig(drift_texts=value)
 
 

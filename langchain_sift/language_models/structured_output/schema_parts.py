@@ -11,6 +11,7 @@ Part = dict[str, Any]
 
 # Keywords whose values hold schemas by name, and as a value or list.
 NAMED = ("properties", "patternProperties", "$defs", "definitions")
+_VALUES = {"const", "default", "enum", "examples"}
 NESTED = ("items", "prefixItems", "anyOf", "oneOf", "allOf", "additionalProperties")
 
 
@@ -29,16 +30,30 @@ def map_schemas(schema: Any, change: Callable[[Part], Part]) -> Any:
     return change(mapped)
 
 
-def objects_in(value: Any) -> Iterator[Part]:
-    """Yield every object in a value of JSON: any may be a schema that a `$ref` points to."""
-    left = [value]
+def objects_in(schema: Any) -> Iterator[Part]:
+    """Yield every object in a schema that may be a schema, also one that only a `$ref` points to.
+
+    The values of constants, defaults and examples are none, unless a `$ref` points into them.
+    """
+    refers = any(
+        isinstance(ref := each.get("$ref"), str) and _VALUES & {*unquote(ref).split("/")}
+        for each in _all_objects(schema, lambda _: False)
+    )
+    yield from _all_objects(schema, lambda key: key in _VALUES and not refers)
+
+
+def _all_objects(value: Any, skips: Callable[[str], bool]) -> Iterator[Part]:
+    """Yield every object in a value of JSON, without the values of keywords to skip."""
+    left = [(value, False)]
     while left:
-        value = left.pop()
+        value, are_names = left.pop()  # the keys of `properties` are names
         if isinstance(value, dict):
             yield value
-            left += value.values()
+            left += [
+                (each, key in NAMED) for key, each in value.items() if are_names or not skips(key)
+            ]
         elif isinstance(value, list):
-            left += value
+            left += [(each, False) for each in value]
 
 
 def target_of(schema: Any, ref: Any) -> Any:

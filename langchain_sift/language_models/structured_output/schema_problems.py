@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +17,7 @@ from langchain_sift.language_models.structured_output.schema_parts import (
 # A decoder has a state for each remainder: this many take 0.1 s and 5 MB.
 _MOST_REMAINDERS, _MOST_DIGITS = 10_000, 6
 _SHOWN = 20  # characters of a number in an error
-# Two of these, or one of the others, may hold several schemas to one value.
+# With two of these, or one of the others, several schemas may apply to the same value.
 _JOINED, _JOINING = {"multipleOf", "$ref", "anyOf", "oneOf"}, {"allOf", "patternProperties"}
 _ROUNDS = 32
 
@@ -27,10 +29,10 @@ def costly_multiple(schema: Part) -> str:
     joined = any(len(_JOINED & part.keys()) > 1 or _JOINING & part.keys() for part in parts)
     remainders = 1 if joined else 0
     for number in numbers:
-        # A power of ten adds no remainders.
+        # A power of ten adds no remainders, and one of two or five hardly any.
         digits = "".join(map(str, Decimal(str(number)).as_tuple().digits)).rstrip("0") or "1"
         if len(digits) < _MOST_DIGITS:
-            own = int(digits)
+            own = _without_factors(int(digits), 2, 5)
             remainders = math.lcm(remainders, own) if joined else remainders + own
         if len(digits) >= _MOST_DIGITS or remainders > _MOST_REMAINDERS:
             return (
@@ -38,6 +40,13 @@ def costly_multiple(schema: Part) -> str:
                 f"{_MOST_REMAINDERS:,} remainders, which take too long to enforce"
             )
     return ""
+
+
+def _without_factors(number: int, *factors: int) -> int:
+    for factor in factors:
+        while number % factor == 0:
+            number //= factor
+    return number
 
 
 def _is_number(value: Any) -> bool:
@@ -95,18 +104,46 @@ def _ends(part: Any, root: Part, known: set[str], seen: set[str]) -> bool:
             return False
         known.add(ref)
     alternatives = [part[key] for key in ("anyOf", "oneOf") if isinstance(part.get(key), list)]
+    alternatives += _further(part)
     if not all(any(map(ends, options)) for options in alternatives):
         return False
     return all(map(ends, part.get("allOf") or [])) and all(map(ends, _required(part)))
 
 
+def _is_only(part: Part, kind: str) -> bool:
+    """Return whether all values of a schema have one type."""
+    return part.get("type") in (kind, [kind])
+
+
 def _required(part: Part) -> list[Any]:
     """Return the schemas of the values that every value of an object or array contains."""
-    if part.get("type") == "object":
-        properties = part.get("properties") or {}
-        return [properties.get(name) for name in part.get("required") or []]
+    if _is_only(part, "object"):
+        return [_property(part, str(name)) for name in part.get("required") or []]
     least = part.get("minItems") or 0
-    if part.get("type") != "array" or not least:
+    if not _is_only(part, "array") or not least:
         return []
     first = (part.get("prefixItems") or [])[: int(least)]
     return [*first, part.get("items")] if least > len(first) else first
+
+
+def _property(part: Part, name: str) -> Any:
+    """Return the schema of a property; None means any value."""
+    named = part.get("properties") or {}
+    if name in named:
+        return named[name]
+    for pattern, schema in (part.get("patternProperties") or {}).items():
+        with suppress(re.error):
+            if re.search(pattern, name):
+                return schema
+    return part.get("additionalProperties")
+
+
+def _further(part: Part) -> list[list[Any]]:
+    """Return the schemas of which an object needs one, if it needs more than its required ones."""
+    least: Any = part.get("minProperties")
+    required = part.get("required") or []
+    if not _is_only(part, "object") or not _is_number(least) or least <= len(required):
+        return []
+    named = {**(part.get("properties") or {}), **(part.get("patternProperties") or {})}
+    others = part.get("additionalProperties")
+    return [[*named.values(), *([] if others is False else [others])]]

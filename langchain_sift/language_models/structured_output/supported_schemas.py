@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from typing import Any
 
@@ -35,8 +35,10 @@ _MESSAGE = 300  # characters of llguidance's message, which may repeat a value o
 _UNKNOWN_FORMAT = "Unknown format: "
 _JOINED = {"anyOf", "oneOf", "$ref"}  # next to properties, they describe the same object
 
-# Keywords that say which values there are, rather than which are valid.
+# Keywords that say which values there are, rather than which are valid; and those that say neither.
 _STRUCTURE = {*NAMED, *NESTED, "type", "required", "enum", "const", "$ref"}
+_ANNOTATIONS = {"title", "description", "default", "examples", "deprecated"}
+_MOST_KEYWORDS = 500  # to try by themselves; each takes half a millisecond
 
 JSONSchema = Mapping[str, Any]
 
@@ -59,14 +61,16 @@ def supported_schema(schema: JSONSchema) -> Part:
 
 
 def nearest_supported(schema: JSONSchema) -> Part:
-    """Return a schema as llguidance takes it, without the keywords that no decoder supports."""
-    try:
+    """Return a schema as llguidance takes it, without what no decoder supports.
+
+    If it does not suffice to leave out the keywords that are a problem by themselves, types and
+    names stay; and if no decoder takes these, any object.
+    """
+    with suppress(ArgumentError):
         return supported_schema(schema)
-    except ArgumentError:
-        pass
-    for simplify in (_without_unsupported, _structure):
-        with suppress(ArgumentError, RecursionError, TypeError):
-            return supported_schema(simplify(schema))
+    with suppress(ArgumentError, RecursionError):
+        found: Part = json.loads(_nearest(_json(schema)))
+        return found
     return supported_schema({"type": "object"})
 
 
@@ -81,6 +85,14 @@ def _json(schema: JSONSchema) -> str:
             f"{_MOST_CHARACTERS:,}: shorten it, or ask for its parts one by one"
         )
     return text
+
+
+@functools.lru_cache(maxsize=256)
+def _nearest(text: str) -> str:
+    for keywords in (None, _STRUCTURE):
+        with suppress(ArgumentError, TypeError):
+            return json.dumps(supported_schema(_simplified(json.loads(text), keywords)))
+    raise ArgumentError("no decoder supports the schema")
 
 
 @functools.lru_cache(maxsize=256)
@@ -160,8 +172,29 @@ def _is_known_format(name: str) -> bool:
     return _UNKNOWN_FORMAT not in _problem({"type": "string", "format": name})
 
 
-def _without_unsupported(schema: Any) -> Any:
-    """Return a schema without the keywords that are a problem by themselves."""
+def _simplified(schema: Any, keywords: Set[str] | None) -> Any:
+    """Return a schema without the keywords that are a problem by themselves.
+
+    Args:
+        schema: The schema.
+        keywords: The only ones to keep. None means all.
+
+    Raises:
+        ArgumentError: If there are too many to try.
+    """
+    tried: set[str] = set()
+
+    def is_kept(key: str, value: Any) -> bool:
+        """Return whether a keyword is to be kept, and is no problem by itself."""
+        if key in _ANNOTATIONS or key == "$ref":
+            return True
+        if keywords is not None and key not in keywords:
+            return False
+        text = json.dumps({key: _alone(key, value)})
+        tried.add(text)
+        if len(tried) > _MOST_KEYWORDS:
+            raise ArgumentError(f"the schema has more than {_MOST_KEYWORDS} different keywords")
+        return not _keyword_problem(text)
 
     def keep(part: Part) -> Part:
         """Return a schema with its other keywords; alternatives need not exclude each other."""
@@ -170,23 +203,9 @@ def _without_unsupported(schema: Any) -> Any:
             part["anyOf"] = part.pop("oneOf")
         if "$ref" in part and target_of(schema, part["$ref"]) is None:
             del part["$ref"]
-        return {
-            key: value
-            for key, value in part.items()
-            if key == "$ref" or not _keyword_problem(json.dumps({key: _alone(key, value)}))
-        }
+        return {key: value for key, value in part.items() if is_kept(key, value)}
 
     return map_schemas(schema, keep)
-
-
-def _structure(schema: Any) -> Any:
-    """Return a schema without the keywords that restrict a value of its type further."""
-
-    def keep(part: Part) -> Part:
-        """Return a schema with the others."""
-        return {key: value for key, value in part.items() if key in _STRUCTURE}
-
-    return map_schemas(_without_unsupported(schema), keep)
 
 
 def _alone(key: str, value: Any) -> Any:
@@ -198,6 +217,6 @@ def _alone(key: str, value: Any) -> Any:
     return value
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _keyword_problem(text: str) -> str:
     return _problem(json.loads(text))

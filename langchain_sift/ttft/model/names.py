@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class ModelName:
 
 def from_any_folder(model: str) -> str:
     """Return the name of a model; a path is valid from any folder."""
-    return str(Path(model).absolute()) if Path(model).exists() else model
+    return os.path.abspath(model) if os.path.exists(model) else model  # noqa: PTH100, PTH110
 
 
 def join_gguf_file(model: str, gguf_file: str | None) -> str:

@@ -261,7 +261,7 @@ def check_not_far_beyond(tokenizer: PreTrainedTokenizerBase, text: str, limit: i
         # A cut changes only the tokens next to it.
         if len(_encode(tokenizer, well_formed(text[:size]), special_tokens=False)) > 2 * limit:
             raise PromptTooLong(
-                f"the prompt is too long: it must have at most {limit} tokens, got more than "
+                f"the prompt is too long: it must have from 1 to {limit - 1} tokens, got more than "
                 f"{2 * limit}"
             )
         size *= 4

@@ -334,7 +334,10 @@ def test_a_damaged_record_of_what_was_learned_is_named(tmp_path: Path) -> None:
     assert LearnedExamples.read(str(tmp_path)) is None
     assert LearnedExamples.read(None) is None
     file = tmp_path / "learned_examples.json"
-    for text in ("{", "[]", '{"k": "many", "digests": []}', '{"k": 2}'):
+    for text in (
+        *("{", "[]", '{"k": "many", "digests": []}', '{"k": 2}'),
+        *('{"k": 0, "digests": []}', '{"k": 2, "digests": "abc"}'),
+    ):
         file.write_text(text)
         with pytest.raises(ArgumentError, match=r"learned_examples\.json is damaged: learn"):
             LearnedExamples.read(str(tmp_path))

@@ -172,6 +172,19 @@ def test_16_prompts_are_trained_in_few_batches_and_answered_in_order(
     assert max(batch_sizes) >= 4
 
 
+class Runs(BaseCallbackHandler):
+    """Counts the runs of a model."""
+
+    def __init__(self) -> None:
+        self.started = self.failed = 0
+
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        self.started += 1
+
+    def on_llm_error(self, *_: Any, **__: Any) -> None:
+        self.failed += 1
+
+
 @pytest.mark.parametrize("together", [batch, abatch])
 def test_prompts_of_a_batch_wait_for_each_other_where_there_is_no_room_for_all(
     chat: ChatTestTimeFineTuned, together: Callable[..., list[Any]]
@@ -190,16 +203,29 @@ def test_prompts_of_a_batch_wait_for_each_other_where_there_is_no_room_for_all(
             together(learning, prompts)
         found = together(learning, prompts, return_exceptions=True)
         assert {type(error) for error in found} == {EngineOverloaded}
-    assert [text_of(answer) for answer in together(learning, prompts)] == expected
+    runs = Runs()
+    answers = together(learning.with_config(callbacks=[runs]), prompts)
+    assert [text_of(answer) for answer in answers] == expected
+    assert (runs.started, runs.failed) == (len(prompts), 0)
     assert (admission.requests, admission.tokens) == (0, 0)
 
 
-@pytest.mark.parametrize("documents", [iter([]), (Document("a") for _ in range(2))])
-def test_documents_that_can_be_read_only_once_are_refused(
-    model: Model, documents: Iterator[Document]
+def learned(answer: Any) -> int:
+    """Return the number of documents that the model has learned for an answer."""
+    return int(answer.response_metadata["ttft"]["steps"])
+
+
+def test_an_iterator_of_documents_serves_all_prompts_of_a_batch(
+    chat: ChatTestTimeFineTuned,
 ) -> None:
-    with pytest.raises(ArgumentError, match=r"only once: pass list\(\.\.\.\)"):
-        model.batch(["The river", "A baker"], documents=documents)
+    def documents() -> Iterator[Document]:
+        return (Document(f"The river carries cold iron, {n}.") for n in range(2))
+
+    prompts = ["The river", "A baker", "A comet"]
+    for together in (batch, abatch):
+        assert list(map(learned, together(chat, prompts, documents=documents()))) == [2] * 3
+    completed = chat.batch_as_completed(prompts, documents=documents())
+    assert [learned(answer) for _, answer in completed] == [2] * 3
 
 
 @pytest.mark.parametrize("retriever", ["a text", lambda query: [Document(query)]])
@@ -662,9 +688,9 @@ def test_a_value_out_of_range_is_an_error_before_anything_is_trained(
 
 
 async def test_a_timeout_names_the_given_one_and_what_was_done(model: Model) -> None:
-    with pytest.raises(RequestTimeout, match=r"rendered and tokenized within 1e-09 s"):
+    with pytest.raises(RequestTimeout, match=r"prompt was not prepared within 1e-09 s"):
         await model.ainvoke("The river", documents=[], timeout=1e-9)
-    with pytest.raises(RequestTimeout, match=r"documents were not retrieved within 1e-09 s"):
+    with pytest.raises(RequestTimeout, match=r"documents not retrieved within 1e-09 s"):
         await model.ainvoke("The river", timeout=1e-9)
 
 
@@ -716,7 +742,7 @@ async def test_a_call_with_a_reservation_makes_no_other(chat: ChatTestTimeFineTu
         assert engine.status().admitted == 0
     with pytest.raises(PromptTooLong):
         limited.invoke("The river " * 300, reservation=engine.admission.admit(0))
-    with pytest.raises(PromptTooLong, match="got more than"):
+    with pytest.raises(PromptTooLong, match="from 1 to 255 tokens, got more than 512"):
         limited.invoke("The river " * 300_000, reservation=engine.admission.admit(0))
     assert engine.status().admitted == 0
     for wrong in ({"response_format": 1}, {"chat_template_kwargs": 1}, {"top_p": 2}):

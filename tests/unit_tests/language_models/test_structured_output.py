@@ -270,6 +270,8 @@ def test_only_a_strict_tool_refuses_a_schema_that_no_decoder_supports(
         ({"allOf": [{"type": "integer", "multipleOf": n} for n in (97, 101, 103)]}, "multipleOf"),
         ({"anyOf": [{"multipleOf": 10**400 + 1}, {"multipleOf": 1e-300}]}, "multipleOf"),
         ({"x": {"multipleOf": 99991}, "type": "integer", "$ref": "#/x"}, "multipleOf"),
+        ({"enum": [{"multipleOf": 99991}], "$ref": "#/enum/0"}, "multipleOf"),
+        ({"type": "object", "properties": {"enum": {"multipleOf": 99991}}}, "multipleOf"),
         ({"prefixItems": [{"multipleOf": 9000 + n} for n in range(20)]}, "multipleOf"),
     ],
     ids=str,
@@ -281,7 +283,26 @@ def test_an_unsupported_schema_is_an_error_that_names_the_keyword(
         supported_schema(schema)
 
 
-@pytest.mark.parametrize("multiple", [7, 9973, 0.01, 1_000_000, 12.5])
+@pytest.mark.parametrize("name", ["const", "default", "enum", "examples"])
+def test_the_values_of_data_are_no_schemas(name: str) -> None:
+    value = {"multipleOf": 99991, "minProperties": 3}
+    listed = [value] if name in {"enum", "examples"} else value
+    supported_schema({"type": "object", "properties": {"a": {name: listed}}})
+
+
+def test_a_tool_of_very_many_keywords_keeps_its_names_and_types() -> None:
+    properties: dict[str, Any] = {
+        f"p{n}": {"type": "string", "minLength": n, "maxLength": n + 5} for n in range(2000)
+    }
+    properties["p0"] = {"type": "string", "not": {}}
+    found = nearest_supported({"type": "object", "properties": properties, "required": ["p1"]})
+    assert found["required"] == ["p1"]
+    assert found["properties"] == {key: {"type": "string"} for key in properties}
+    many = {f"p{n}": {"enum": [n], "not": {}} for n in range(2000)}
+    assert nearest_supported({"properties": many})["type"] == "object"
+
+
+@pytest.mark.parametrize("multiple", [7, 9973, 0.01, 1_000_000, 12.5, 65536])
 def test_a_multiple_of_few_remainders_is_enforced(
     tiny_tokenizer: PreTrainedTokenizerFast, multiple: float
 ) -> None:
@@ -297,6 +318,10 @@ def required_of_itself(kind: str) -> dict[str, Any]:
         "object": {"type": "object", "properties": {"b": own}, "required": ["b"]},
         "array": {"type": "array", "items": own, "minItems": 1},
         "prefix": {"type": "array", "prefixItems": [{}, own], "minItems": 2},
+        "list of types": {"type": ["object"], "properties": {"b": own}, "required": ["b"]},
+        "further": {"type": "object", "required": ["a"], "additionalProperties": own},
+        "pattern": {"type": "object", "required": ["a"], "patternProperties": {"^a": own}},
+        "any further": {"type": "object", "minProperties": 1, "additionalProperties": own},
         "anyOf": {
             "anyOf": [{"type": "object", "properties": {n: own}, "required": [n]} for n in "ab"]
         },
@@ -304,7 +329,13 @@ def required_of_itself(kind: str) -> dict[str, Any]:
     return {"$defs": {"node": inner[kind]}, **own}
 
 
-@pytest.mark.parametrize("kind", ["object", "array", "prefix", "anyOf"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("object", "array", "prefix", "list of types", "further", "pattern", "any further"),
+        "anyOf",
+    ],
+)
 def test_no_answer_can_follow_a_schema_whose_values_contain_themselves(kind: str) -> None:
     with pytest.raises(ArgumentError, match="no answer can follow it"):
         supported_schema(required_of_itself(kind))

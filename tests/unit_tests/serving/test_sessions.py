@@ -417,6 +417,7 @@ async def test_a_timeout_of_learning_names_the_given_one(client, timeout):
     assert f"not learned within {timeout} s" in response.json()["error"]["message"]
 
 
+@pytest.mark.slow
 async def test_a_server_at_capacity_loses_no_session(client, service, monkeypatch):
     _, record = answer_of(await client.post(CHAT, json=ask("new")))
     started, go_on = threading.Event(), threading.Event()

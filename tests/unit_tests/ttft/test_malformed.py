@@ -422,7 +422,9 @@ def test_a_prompt_is_answered_or_refused_for_its_length(
         first, second = (model.invoke(TEXTS[name], documents=[GOOD]) for _ in range(2))
         assert getattr(first, "content", first) == getattr(second, "content", second)
     else:
-        with pytest.raises(ArgumentError, match=f"from 1 to 255 tokens, got {tokens}") as caught:
+        # Only the beginning of a very long one is tokenized.
+        count = rf"({tokens}|more than 512)$"
+        with pytest.raises(ArgumentError, match=f"from 1 to 255 tokens, got {count}") as caught:
             model.invoke(TEXTS[name], documents=[GOOD])
         check_error(caught.value, TEXTS[name])
 

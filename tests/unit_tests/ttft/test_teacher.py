@@ -76,8 +76,8 @@ def request_of(chat: ChatTestTimeFineTuned, documents: list[Document]) -> Reques
     from langchain_sift.language_models.chat_templates.rendering import render  # noqa: PLC0415
     from langchain_sift.language_models.context import add_context  # noqa: PLC0415
 
-    def render_with(tokenizer: Any, context: str) -> list[int]:
-        return render(tokenizer, add_context([HumanMessage(PROMPT)], context))
+    def render_with(model: Any, context: str) -> list[int]:
+        return render(model.tokenizer, add_context([HumanMessage(PROMPT)], context))
 
     return Answer(chat.engine, render_with, PROMPT, settings)._request(chat.engine)
 

@@ -191,12 +191,14 @@ def test_a_damaged_adapter_of_ours_is_refused(tiny_model_path: Path, tmp_path: P
 def test_an_adapter_names_its_base_from_any_folder(
     tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tiny_model_path.parent)
+    (tiny_model_path.parent / "work").mkdir()
+    monkeypatch.chdir(tiny_model_path.parent / "work")
     engine = TestTimeFineTunedLLM(
-        model=tiny_model_path.name, finetune=FineTuneConfig(lora_rank=2, learning_rate=0.05)
+        model=f"../{tiny_model_path.name}", finetune=FineTuneConfig(lora_rank=2, learning_rate=0.05)
     ).engine
     adapter = engine.finetune([DOCUMENTS[0].page_content])
     monkeypatch.chdir(tmp_path)
+    (tiny_model_path.parent / "work").rmdir()
     load_language_model(adapter.save(tmp_path / "saved"), dtype="float32")
 
 
