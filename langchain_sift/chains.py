@@ -4,44 +4,44 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
-from operator import itemgetter
-from typing import Any, NotRequired, TypedDict, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompt_values import PromptValue
-from langchain_core.prompts import BasePromptTemplate, PromptTemplate
+from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import (
     Runnable,
     RunnableConfig,
     RunnableLambda,
-    RunnablePassthrough,
 )
 
 from langchain_sift.auto_mode import AUTO, ModeChoice, ModeTable, check_table
 from langchain_sift.checks import check_choice, check_integer
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.call_settings import check_documents
 from langchain_sift.language_models.context import join_documents
 from langchain_sift.language_models.modes import (
-    CONTEXT_PROMPT,
     choose_mode_for,
     context_documents,
     retriever_for,
     table_settings_of,
     training_documents,
 )
+from langchain_sift.language_models.retrieval_chains import (
+    QUESTION,
+    QUESTION_WITH_CONTEXT,
+    RetrievedQuestion,
+    question_prompt,
+    retrieval_chain,
+    without_left_out,
+)
 from langchain_sift.language_models.wrapped_models import (
     WrappedModel,
     answers_in_text,
     fine_tuned_in,
 )
-from langchain_sift.retrieval.inputs import takes_mapping
-
-_QUESTION = PromptTemplate.from_template("{input}")
-_QUESTION_WITH_CONTEXT = PromptTemplate.from_template(CONTEXT_PROMPT)
 
 
 def create_ttft_chain(
@@ -104,6 +104,7 @@ def create_ttft_chain(
     _check_context_k(context_k, mode)
     _warn_of_other_settings(retriever, mode, modes, context_k)
     template = question_prompt(prompt, context=adds_context(mode))
+    _check_variables(template, mode)
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
         """Return the steps that answer a question with its documents."""
@@ -139,6 +140,13 @@ def create_ttft_chain(
     if tuned is not None:
         config["max_concurrency"] = tuned.model.limits.at_once
     return chain.with_config(config)
+
+
+def _check_variables(template: BasePromptTemplate[Any], mode: str) -> None:
+    if mode == AUTO and "mode" in template.input_variables:
+        raise ArgumentError(
+            'the prompt takes "mode", which is the choice of the mode "auto": rename the variable'
+        )
 
 
 def _check_runnables(llm: object, retriever: object) -> None:
@@ -213,87 +221,9 @@ def _retriever_for(
     return retriever_for(mode, retriever)
 
 
-class RetrievedQuestion(TypedDict):
-    """A question with its documents, and whatever else the chain was called with."""
-
-    input: str
-    context: list[Document]
-    mode: NotRequired[ModeChoice]
-
-
 def _fill(
     template: BasePromptTemplate[Any], question: RetrievedQuestion, context: str
 ) -> PromptValue:
-    if template is _QUESTION_WITH_CONTEXT and not context:
-        template = _QUESTION
-    # A tool of the chain passes None for an optional variable that it was not given.
-    left_out = {name for name in template.optional_variables if question.get(name) is None}
-    given = {name: value for name, value in question.items() if name not in left_out}
-    return template.invoke({**given, "context": context})
-
-
-def retrieval_chain(
-    retriever: Runnable[str, list[Document]],
-    template: BasePromptTemplate[Any],
-    answer: Callable[[RetrievedQuestion], Runnable[Any, str]],
-    choose: Callable[[RetrievedQuestion], ModeChoice] | None = None,
-) -> Runnable[dict[str, Any], dict[str, Any]]:
-    """Create a chain that adds "context" and "answer" to a question.
-
-    Args:
-        retriever: Returns the documents for the question, or for all that the chain is called with.
-        template: The prompt, whose variables are the inputs of the chain.
-        answer: Returns the steps that answer the question.
-        choose: Returns the mode of the question with its documents. None means a fixed mode.
-    """
-    step = functools.partial(_step, template)
-    retrieval: Any = retriever if takes_mapping(retriever) else itemgetter("input") | retriever
-    chain: Any = RunnablePassthrough.assign(context=retrieval | _CHECKED)
-    if choose is not None:
-        chain = chain.assign(mode=step(choose, ModeChoice))
-    return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=step(answer, str)))
-
-
-def _step(
-    template: BasePromptTemplate[Any], function: Callable[[RetrievedQuestion], object], output: type
-) -> Runnable[Any, Any]:
-    """Return a step of a chain; its schemas are those of the prompt and of the output.
-
-    LangChain makes the schemas of annotations, and cannot resolve those of a nested function.
-    """
-    function.__annotations__ = {"question": template.get_input_schema(), "return": output}
-    return RunnableLambda(function)
-
-
-_CHECKED = RunnableLambda(
-    functools.partial(check_documents, source="the retriever's result"), name="check_documents"
-)
-
-
-def question_prompt(
-    prompt: BasePromptTemplate[Any] | None, *, context: bool
-) -> BasePromptTemplate[Any]:
-    """Return the prompt of a chain, checked.
-
-    Args:
-        prompt: The prompt. None means the default.
-        context: If True, the prompt must take the documents; otherwise it must not.
-
-    Raises:
-        ArgumentError: If it is no prompt, or does not take the variables of the chain.
-    """
-    if prompt is None:
-        return _QUESTION_WITH_CONTEXT if context else _QUESTION
-    if not isinstance(prompt, BasePromptTemplate):
-        raise ArgumentError(
-            "prompt must be a prompt template, such as PromptTemplate.from_template(...), got a "
-            f"{type(prompt).__name__}"
-        )
-    taken, required = {*prompt.input_variables}, {"input", "context"} if context else {"input"}
-    if not required <= taken or (not context and "context" in taken):
-        without = "" if context else ', and no "context" in a mode without documents in the prompt'
-        raise ArgumentError(
-            f"the prompt must take {sorted(required)}{without}, got a prompt that takes "
-            f"{sorted(taken)}"
-        )
-    return prompt
+    if template is QUESTION_WITH_CONTEXT and not context:
+        template = QUESTION
+    return template.invoke({**without_left_out(template, question), "context": context})

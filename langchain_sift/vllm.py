@@ -24,11 +24,16 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableGenerator
 
-from langchain_sift.chains import RetrievedQuestion, question_prompt, retrieval_chain
 from langchain_sift.checks import check_timeout
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import retriever_for
+from langchain_sift.language_models.retrieval_chains import (
+    RetrievedQuestion,
+    question_prompt,
+    retrieval_chain,
+    without_left_out,
+)
 from langchain_sift.language_models.server_addresses import blocking_timeout, is_http
 from langchain_sift.language_models.vllm_errors import (
     check_loaded,
@@ -227,7 +232,8 @@ def create_vllm_chain(
         prompt: Takes "input", and any further entries. The default is the question.
 
     Raises:
-        ArgumentError: If the prompt takes other variables, or the model has learned.
+        ArgumentError: If the prompt does not take "input", or takes "context", or the model has
+            learned.
     """
     template = question_prompt(prompt, context=False)
     check_has_not_learned(model)
@@ -237,7 +243,7 @@ def create_vllm_chain(
 
         def stream(_: Iterator[Any]) -> Iterator[Any]:
             """Train on the documents, and yield the answer with the adapter in the server."""
-            value = template.invoke({**question})
+            value = template.invoke(without_left_out(template, question))
             request = training_request(model, question["context"], value)
             adapter = _adapter(model.engine.outcome(request, timeout=model.timeout))
             if adapter is None:
@@ -248,7 +254,7 @@ def create_vllm_chain(
 
         async def astream(_: AsyncIterator[Any]) -> AsyncIterator[Any]:
             """Do as `stream`, without blocking the event loop."""
-            value = await template.ainvoke({**question})
+            value = await template.ainvoke(without_left_out(template, question))
             request = await asyncio.to_thread(training_request, model, question["context"], value)
             adapter = _adapter(await model.engine.aoutcome(request, timeout=model.timeout))
             if adapter is None:

@@ -52,25 +52,26 @@ def chain_rows(
 
 
 def _chain_row(measurement: ChainMeasurement, settings: MeasurementSettings) -> Row:
+    chain, question = measurement.chain, measurement.prompt.text
+    value = input_of(chain, question)  # before the time counts: LangChain describes the chain
     began = time.perf_counter()
-    answer = answer_of(measurement.chain, measurement.prompt.text).strip()
+    answer = text_of(chain.invoke(value)).strip()
     seconds = time.perf_counter() - began
     scores = settings.scores(answer, measurement.prompt)
     return replace(measurement.row, answer=answer, scores=scores, seconds_answering=seconds)
 
 
-def answer_of(chain: Chain, question: str) -> str:
-    """Return the answer of a user's chain.
+def input_of(chain: Chain, question: str) -> object:
+    """Return what a user's chain takes: the question, or as retrieval chains a mapping with it."""
+    return {"input": question} if takes_mapping(chain) else question
 
-    Args:
-        chain: Takes the question as a string or, as LangChain's retrieval chains do, as a mapping
-            with "input". It returns a string, a message, or a mapping with an "answer".
-        question: The question.
+
+def text_of(answer: object) -> str:
+    """Return the text of what a user's chain returns: a string, a message, or {"answer": ...}.
 
     Raises:
-        ArgumentError: If it returns anything else.
+        ArgumentError: If it is anything else.
     """
-    answer = chain.invoke({"input": question} if takes_mapping(chain) else question)
     if isinstance(answer, Mapping):
         answer = answer.get("answer")
     text = getattr(answer, "text", getattr(answer, "content", answer))

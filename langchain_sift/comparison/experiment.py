@@ -39,6 +39,7 @@ from langchain_sift.comparison.units import (
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError, require
 from langchain_sift.questions.learned_examples import LearnedExamples
+from langchain_sift.report.leak_notices import joined
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import Row, in_order
 
@@ -246,7 +247,8 @@ def run_comparison(
     if settings.needs_model and settings.leaks != "ignore":
         leaks = find_leaks(scored_texts(prompts, settings.protocols), corpus.texts())
         learned = None if language_model is None else LearnedExamples.read(language_model.name)
-        leaks |= {} if learned is None else learned.leaks({p.id: p.text for p in prompts})
+        if learned is not None:
+            leaks = joined(leaks, learned.leaks({p.id: p.text for p in prompts}))
     if settings.leaks == "exclude":
         prompts = without_leaks(prompts, leaks)
     labels = Labels.of(prompts, corpus) if RETRIEVAL in settings.protocols else Labels()

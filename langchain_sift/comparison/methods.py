@@ -134,9 +134,8 @@ def parse_methods(
         base: If True, the base model is added.
 
     Raises:
-        ArgumentError: If `names` is no sequence of names. If a method does not exist; the message
-            names similar ones. If a runnable
-            has the name of a method or of another.
+        ArgumentError: If `names` is no sequence of names, a method does not exist (the message
+            names similar ones), or a runnable has the name of a method or of another.
     """
     for name in (*retrievers, *chains):
         if name in {*MODES, AUTO, *OUR_SELECTORS} or not name.strip() or ":" in name or "," in name:

@@ -11,9 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 
 from langchain_sift.auto_mode import ModeTable
-from langchain_sift.calibrated_settings import (
-    CalibratedSelection,
-)
+from langchain_sift.calibrated_settings import CalibratedSelection
 from langchain_sift.checks import check_integer, check_positive
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.methods import Method

@@ -6,6 +6,7 @@
 | `answer.py`, `preparing.py` | one call: retrieve, train, answer; requests of coroutines |
 | `call_settings.py`, `call_adapters.py` | the settings of a call, checked; its trained adapter |
 | `modes.py`, `context.py` | use documents by mode; fit them into a prompt |
+| `retrieval_chains.py` | chains that retrieve and answer |
 | `batches.py`, `synchronous.py` | many prompts together; synchronous retrievers in coroutines |
 | `sessions.py` | learn documents once, and answer many prompts |
 | `follow_ups.py` | make the query of a retrieval from a conversation |

@@ -21,6 +21,9 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.context import FittedPrompt
 from langchain_sift.language_models.fine_tuned import PromptOf, TestTimeFineTuning
 
+_NO_CALL = (None, False, "auto", "none")
+"""Values of `tool_choice` with which a model may answer in text."""
+
 _OBJECT_PARSERS = (JsonOutputParser, JsonOutputToolsParser)
 
 
@@ -82,7 +85,8 @@ def fine_tuned_in(llm: Runnable[Any, Any]) -> WrappedModel | None:
 def answers_in_text(llm: Runnable[Any, Any]) -> bool:
     """Return False for a model that is known to answer with tool calls or objects.
 
-    Such are those of `bind_tools` and `with_structured_output`, unless a later step takes these.
+    Such are those of `bind_tools` with a `tool_choice` that requires a call, and of
+    `with_structured_output`, unless a later step takes these.
     """
     bound: dict[str, object] = {}
     found = llm
@@ -98,7 +102,8 @@ def answers_in_text(llm: Runnable[Any, Any]) -> bool:
         else:
             break
     # LangChain's parsers of JSON and of calls name no type.
-    return not (bound.get("tools") or isinstance(found, _OBJECT_PARSERS) or _is_object_type(llm))
+    must_call = bool(bound.get("tools")) and bound.get("tool_choice") not in _NO_CALL
+    return not (must_call or isinstance(found, _OBJECT_PARSERS) or _is_object_type(llm))
 
 
 def _is_object_type(llm: Runnable[Any, Any]) -> bool:
@@ -108,7 +113,7 @@ def _is_object_type(llm: Runnable[Any, Any]) -> bool:
     except TypeError:  # as of a parser that names no type
         return False
     origin = get_origin(kind)
-    if origin is None and kind is not Any and isinstance(kind, type):
+    if origin is None and kind not in (Any, object) and isinstance(kind, type):
         return not issubclass(kind, str | BaseMessage)
     return origin in {dict, list, tuple}
 

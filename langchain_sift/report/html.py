@@ -120,7 +120,7 @@ class _Prompt:
     group: str
     text: str
     leak: str
-    """Description of the copy in the store; empty if there is none."""
+    """Description of the leak; empty if there is none."""
 
     scores: list[_PromptScores]
 

@@ -8,6 +8,12 @@ LEARNED = "the model has learned this question"
 """The description of a prompt whose question an adapter has learned. Others name a document."""
 
 
+def joined(stored: Mapping[str, str], learned: Mapping[str, str]) -> dict[str, str]:
+    """Return the leaks of both kinds; a prompt that has both has both descriptions."""
+    both = {key: f"{copy}; {LEARNED}" for key, copy in stored.items() if key in learned}
+    return {**stored, **learned, **both}
+
+
 def leak_notice(leaks: Mapping[str, str], prompts: int, *, excluded: bool) -> str:
     """Return how many prompts leak, where, and whether they were measured.
 
@@ -16,8 +22,8 @@ def leak_notice(leaks: Mapping[str, str], prompts: int, *, excluded: bool) -> st
         prompts: Number of prompts, with those that leak.
         excluded: True if the prompts that leak were not measured.
     """
-    learned = list(leaks.values()).count(LEARNED)
-    stored = len(leaks) - learned
+    learned = sum(leak.endswith(LEARNED) for leak in leaks.values())
+    stored = sum(leak != LEARNED for leak in leaks.values())
     parts = []
     if stored or not learned:
         parts.append(f"the store contains the scored text of {stored} of {prompts} prompts")

@@ -129,7 +129,10 @@ def explain(
     unit = unit_vector(embedded)
     candidates = fetch_candidates(vectorstore, embedded, fetch_k=max(k, fetch_k), timeout=timeout)
     if not candidates.documents:
-        raise CorpusError("the store has no text with a usable vector: there is nothing to explain")
+        raise CorpusError(
+            "the store has no text with a usable vector, and there is nothing to explain: index "
+            "texts, or see `langchain-sift doctor`"
+        )
     rows = candidates.embeddings
     matrices = as_matrices(unit, rows)
     sift = choose_for_retrieval(matrices, settings)

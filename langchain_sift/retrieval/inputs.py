@@ -6,6 +6,11 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import (
+    RunnableConfigurableAlternatives,
+    RunnableConfigurableFields,
+)
+from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langchain_core.runnables.passthrough import RunnableAssign
 
 
@@ -16,8 +21,8 @@ def takes_mapping(runnable: Runnable[Any, Any]) -> bool:
     take a mapping, as does every runnable whose input schema is an object with "input", or any.
     """
     first = runnable
-    while isinstance(first, RunnableBindingBase | RunnableSequence):
-        first = first.bound if isinstance(first, RunnableBindingBase) else first.first
+    while (inner := _inner(first)) is not None:
+        first = inner
     if isinstance(first, RunnableAssign):
         return True
     try:
@@ -26,3 +31,16 @@ def takes_mapping(runnable: Runnable[Any, Any]) -> bool:
         return False
     properties = schema.get("properties")
     return schema.get("type") == "object" and (properties is None or "input" in properties)
+
+
+def _inner(runnable: Runnable[Any, Any]) -> Runnable[Any, Any] | None:
+    """Return the runnable that gets the input first; None if it is this one."""
+    if isinstance(runnable, RunnableBindingBase):
+        return runnable.bound
+    if isinstance(runnable, RunnableSequence):
+        return runnable.first
+    if isinstance(runnable, RunnableWithFallbacks):
+        return runnable.runnable
+    if isinstance(runnable, RunnableConfigurableFields | RunnableConfigurableAlternatives):
+        return runnable.default
+    return None

@@ -83,20 +83,33 @@ def locked(store: str | Path, *, exclusive: bool, creates: bool = False) -> Iter
             yield
     elif creates and is_free(folder):
         made = [each for each in (folder, *folder.parents) if not each.exists()]
-        with closing(_lock(folder, exclusive=exclusive)):
-            try:
+        try:
+            _make(folder)
+            with closing(_lock(folder, exclusive=exclusive)):
                 yield
-            finally:
-                if not holds_database(folder):
-                    _remove_lock(folder, made)
+        except StoreInUse:
+            raise
+        except BaseException:
+            _remove_lock(folder, made)
+            raise
+        _remove_lock(folder, made)
     else:  # no other process can have it open
         yield
 
 
-def _lock(folder: Path, *, exclusive: bool) -> ReadWriteLock:
-    """Return the lock of a folder, held; the folder is made if it is not there."""
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be made: {error.strerror}: change the permissions, or name another "
+            "folder"
+        ) from error
+
+
+def _lock(folder: Path, *, exclusive: bool) -> ReadWriteLock:
+    """Return the lock of a folder, held."""
+    try:
         lock = ReadWriteLock(folder / LOCK, timeout=0, is_singleton=False)
         _ = lock.acquire_write(timeout=0) if exclusive else lock.acquire_read(timeout=0)
     except Timeout:
@@ -110,8 +123,10 @@ def _lock(folder: Path, *, exclusive: bool) -> ReadWriteLock:
 
 
 def _remove_lock(folder: Path, made: Iterable[Path]) -> None:
-    """Remove the lock of a folder, and the folders that were made for it, the innermost first."""
+    """Remove the lock, and the folders that were made for it, unless they hold a store."""
     with suppress(OSError):  # files that another process has put there meanwhile
-        (folder / LOCK).unlink()
+        if holds_database(folder):
+            return
+        (folder / LOCK).unlink(missing_ok=True)
         for each in made:
             each.rmdir()

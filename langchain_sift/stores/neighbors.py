@@ -62,8 +62,8 @@ def warn_of_limit(answers: Sequence[Rows], count: int) -> None:
     if _short(answers, most, count):
         warnings.warn(
             f"the rows nearest to a query, at most {most}, have fewer than {count} different texts "
-            "with a vector, and no more are read: remove copies, rows without a text and zero "
-            "vectors from the store (`langchain-sift doctor` counts them), or raise fetch_k",
+            "with a vector, and further rows are not read: remove copies, rows without a text and "
+            "zero vectors from the store (`langchain-sift doctor` counts them), or raise fetch_k",
             UserWarning,
             stacklevel=2,
         )

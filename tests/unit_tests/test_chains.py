@@ -566,7 +566,7 @@ def test_a_model_must_answer_in_text(tiny_model, tiny_tokenizer, retriever, mode
         model=tiny_model, tokenizer=tiny_tokenizer, finetune=CONFIG, max_tokens=40
     )
     required = chat.bind_tools([Answer], tool_choice="any")
-    losing = [chat.bind_tools([Answer]), required.with_config(tags=["mine"]), required.with_retry()]
+    losing = [required, required.with_config(tags=["mine"]), required.with_retry()]
     losing += [required.with_fallbacks([chat]), chat | JsonOutputParser(), retriever]
     for method in ("function_calling", "json_schema", "json_mode"):
         for schema in (Answer, Answer.model_json_schema()):
@@ -579,7 +579,14 @@ def test_a_model_must_answer_in_text(tiny_model, tiny_tokenizer, retriever, mode
         with pytest.raises(ArgumentError, match="llm must be a language model of LangChain, got a"):
             create_ttft_chain(llm, retriever, mode=mode)
     text = chat.with_structured_output(Answer) | RunnableLambda(lambda answer: answer.text)
-    for llm in (text, chat.bind_tools([]), chat.bind(response_format={"type": "json_object"})):
+    searching = chat.bind(tools=[{"type": "web_search"}])  # the server of a model calls it
+    for llm in (
+        text,
+        chat.bind_tools([Answer]),
+        searching,
+        chat.bind_tools([]),
+        chat.bind(response_format={"type": "json_object"}),
+    ):
         create_ttft_chain(llm, retriever, mode=mode)
 
 

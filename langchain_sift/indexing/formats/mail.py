@@ -31,6 +31,9 @@ https://encoding.spec.whatwg.org/#names-and-labels."""
 _PEOPLE = ("from", "to", "cc")
 _PLAIN, _HTML = "text/plain", "text/html"
 _MAIL = "message/rfc822"
+_MARKUP = {_HTML, "text/x-amp-html", "text/watch-html"}
+_NOT_SHOWN = {"text/rtf", "text/richtext", "text/css", "text/rfc822-headers", "text/javascript"}
+"""Types of text that are not for readers as they are; such parts are attachments."""
 
 
 def read_mail(path: Path, reading: Reading) -> Iterator[Record]:
@@ -69,7 +72,7 @@ def _texts(part: MIMEPart) -> list[str]:
     if not _is_text(part):
         return []
     text = _content(part)
-    return [text_of_html(text) if kind == _HTML else text]
+    return [text_of_html(text) if kind in _MARKUP else text]
 
 
 def _rank(kind: str) -> int:
@@ -111,7 +114,8 @@ def _bytes_of(message: MIMEPart) -> bytes:
 def _is_text(part: MIMEPart) -> bool:
     """Return whether a part without parts is shown as text; one that claims to have parts is."""
     is_file = part.get_content_disposition() == "attachment" or part.get_filename()
-    return part.get_content_maintype() in ("text", "multipart") and not is_file
+    is_shown = part.get_content_type() not in _NOT_SHOWN
+    return part.get_content_maintype() in ("text", "multipart") and is_shown and not is_file
 
 
 def _is_picture_of_body(part: MIMEPart) -> bool:

@@ -28,6 +28,7 @@ _CELLS = frozenset({"td", "th"})
 # The number of a character; Python parses no more than 4300 digits.
 _ENDLESS_NUMBER = re.compile(r"&#\d{20,};?", re.ASCII)
 _COMMENT = re.compile("<!--(?:-?>|.*?--!?>)", re.DOTALL)
+_OF_HEAD = {"html", "head", "title", "meta", "link", "base", "noscript"}
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
@@ -90,6 +91,7 @@ class _Page(HTMLParser):
         self._pre = 0  # number of open <pre>
         self._level = 0  # level of the open heading
         self._in_title = False  # of the page: others are those of drawings
+        self._in_body = False
         self.feed(markup)
         if not self.rawdata.startswith("<"):  # a tag that does not end
             self.close()
@@ -113,11 +115,12 @@ class _Page(HTMLParser):
             self._open[tag] += 1
         elif self._unseen:
             return
-        elif tag in _CELLS:
+        self._in_body |= tag not in _OF_HEAD
+        if tag in _CELLS:
             self._line.append(" ")
         elif tag in _BLOCKS:
             self._end_line()
-            self._in_title = tag == "title" and not self.title and not self.lines
+            self._in_title = tag == "title" and not self.title and not self._in_body
             self._pre += tag == "pre"
             self._level = _HEADINGS.get(tag, self._level)
 

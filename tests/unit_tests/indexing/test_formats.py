@@ -33,6 +33,7 @@ from langchain_sift.indexing.chunks import Chunking, split
 from langchain_sift.indexing.files import read_file
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Reading, csv_rows, encodings
+from langchain_sift.indexing.formats.web_pages import WebPage
 
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 PNG = base64.b64decode(
@@ -836,6 +837,13 @@ def test_each_chapter_of_a_book_begins_with_its_heading(tmp_path: Path) -> None:
         ("Oats", "Oats\nFew."),
         ("Rye", "Rye\nDark.\nIt goes on.\nStill.\nStill on."),
     ]
+
+
+def test_the_title_of_a_drawing_is_not_that_of_the_page() -> None:
+    assert WebPage.of("<svg><title>Logo</title></svg><p>x").title == ""
+    assert WebPage.of("<body><svg><title>Logo</title></svg><p>x</body>").title == ""
+    assert WebPage.of("<head><meta charset=utf-8><title>Rice</title></head><p>x").title == "Rice"
+    assert WebPage.of("<title>Rice</title><p>x").title == "Rice"
 
 
 def test_the_title_of_a_page_is_read_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from langchain_classic.chains import create_history_aware_retriever, create_retr
 from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.prompts import PromptTemplate
-from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_sift import create_ttft_chain
@@ -38,6 +38,8 @@ OF_INPUT, OF_QUESTION = map(PromptTemplate.from_template, ("{input}", "{question
 def chains(retriever):
     retrieval = create_retrieval_chain(retriever, OF_INPUT | MODEL)
     yield from (retrieval, retrieval.with_config(tags=["mine"]), retrieval.with_retry())
+    yield retrieval.with_fallbacks([retrieval])
+    yield retrieval.configurable_alternatives(ConfigurableField("which"), other=retrieval)
     yield create_retrieval_chain(NONE, RunnableLambda(lambda _: "an answer"))
     yield create_history_aware_retriever(MODEL, retriever, OF_INPUT)
     yield create_ttft_chain(MODEL, retriever)

@@ -124,6 +124,17 @@ def test_nothing_stays_of_a_store_that_was_not_made(tmp_path):
         assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("where", ["file/store", "file/store/deep"])
+def test_a_folder_that_cannot_be_made_is_named_with_the_cure(tmp_path, where):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(StoreError, match=r"cannot be made: .*name another folder"),
+        locked(tmp_path / where, exclusive=True, creates=True),
+    ):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
 def test_a_folder_is_free_after_a_run_that_was_killed(tmp_path):
     folder = tmp_path / "store"
     folder.mkdir()
