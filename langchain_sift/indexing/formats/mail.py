@@ -39,8 +39,9 @@ _NOT_SHOWN = {"text/rtf", "text/richtext", "text/css", "text/rfc822-headers", "t
 def read_mail(path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the subject and the body of an `.eml` file with its attachments.
 
-    Of a body in several forms it is the plain text. Parts of other types of text, such as Markdown,
-    belong to the body. Pictures within the body are no attachments.
+    Of a body in several forms it is the plain text. Texts of other types, such as Markdown, belong
+    to the body, except for those that are not for readers as they are. Pictures within the body
+    are no attachments.
     """
     del reading
     content = read_bytes(path).removeprefix(codecs.BOM_UTF8).lstrip()
