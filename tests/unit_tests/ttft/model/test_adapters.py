@@ -311,6 +311,18 @@ def test_an_adapter_that_the_rounding_of_weights_swallows_is_refused_with_the_cu
         load_language_model(folder, dtype="bfloat16")
 
 
+def test_an_adapter_that_weights_in_bfloat16_hold_inexactly_is_merged(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adapters of `learn` change weights by a few of their roundings."""
+    monkeypatch.setattr(adapters, "_ROUNDINGS", 0.0)
+    folder = save_adapter(tiny_model_path, tmp_path / "small", LORA, scale=0.1)
+    loaded = load_language_model(folder, dtype="bfloat16").model(TOKENS).logits.float()
+    exact = load_language_model(folder, dtype="float32").model(TOKENS).logits
+    base = load_language_model(tiny_model_path, dtype="float32").model(TOKENS).logits
+    assert (loaded - exact).norm() < 0.5 * (base - exact).norm()
+
+
 def test_an_adapter_is_not_merged_into_quantized_weights(adapter: Path) -> None:
     with pytest.raises(ArgumentError, match="leave quantization='4bit' out, or merge"):
         load_language_model(adapter, quantization="4bit")
