@@ -30,7 +30,7 @@ from langchain_sift.stores.deadlines import within
 CONTEXT_PROMPT = "Use these documents to answer.\n\n{context}\n\n{input}"
 """The prompt of the modes "rag" and "both"."""
 
-RETRIEVED = "the prompt's documents were not retrieved"
+_RETRIEVED = "the prompt's documents were not retrieved"
 """What a timeout of a retrieval says."""
 
 T = TypeVar("T")
@@ -194,7 +194,7 @@ def retrieve_within(
     except TimeoutError as error:
         if time.perf_counter() < deadline:
             raise
-        raise _timeout_of(RETRIEVED, timeout) from error
+        raise _timeout_of(_RETRIEVED, timeout) from error
     return documents
 
 
@@ -203,7 +203,7 @@ async def aretrieve_within(
     retrieval: Awaitable[T],
     *,
     started: float | None = None,
-    action: str = RETRIEVED,
+    action: str = _RETRIEVED,
 ) -> T:
     """Do as `retrieve_within` does, without blocking the event loop.
 

@@ -23,8 +23,8 @@ _CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PROBE_TOKENS = 64
 # Error of the merged weights, as a share of what the adapter changes, and in roundings of logits.
-# In bfloat16, adapters of `learn` for SmolLM2-135M-Instruct have 0.2 to 0.3. An adapter
-# that the rounding of weights swallows has 1.
+# In bfloat16, adapters of `learn` for SmolLM2-135M-Instruct have 0.2 to 0.3. An adapter that the
+# rounding of weights swallows has 1.
 _TOLERANCE = 0.5
 _ROUNDINGS = 8.0
 _WRAPPED = (".modules_to_save.", ".original_module.")
