@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rows import read_rows
 
-from langchain_sift.auto_mode import choose_mode
+from langchain_sift.auto_mode import ModeTable, choose_mode
 from langchain_sift.calibration.mode_figures import mode_table
 from langchain_sift.comparison import Row
 from langchain_sift.config import MODES
@@ -41,6 +41,8 @@ STAGE_FILES = {
     "kernels": "rows_smollm2_kernels.jsonl.gz",
 }
 CONTEXT_K = 10
+_DRAWS = 40
+"""Random tables of modes for each size."""
 FEW_IN_PROMPT = f"both:sift:context_k={CONTEXT_K}"
 METHODS = {
     "rag:nearest": "RAG, nearest",
@@ -392,33 +394,32 @@ def front(percents: Percents, rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def auto_results(rows: Sequence[Row], k: int) -> dict[str, Any]:
-    """Return what `mode="auto"` gains and takes, with a table from the other half of the prompts.
+def auto_results(
+    rows: Sequence[Row], k: int, table_rows: Sequence[Row] | None = None
+) -> dict[str, Any]:
+    """Return what `mode="auto"` gains and takes.
 
     For each prompt it has the row of the mode that it chooses, and RAG and "both" have chosen
     their documents as in a comparison of these methods.
+
+    Args:
+        rows: Those of the prompts.
+        k: Number of documents.
+        table_rows: The rows of the table. None means those of the other half of the prompts.
     """
-    modes = {mode if mode == "base" else f"{mode}:sift": mode for mode in MODES}
-    by_prompt: dict[str, dict[str, Row]] = defaultdict(dict)
-    for row in rows:
-        if row.method in modes and row.k in {0, k}:
-            by_prompt[row.prompt][row.method] = row
-    prompts = [of for _, of in sorted(by_prompt.items()) if of.keys() == modes.keys()]
-    chosen: list[tuple[Row, Row]] = []
-    for half in (0, 1):
-        others = [row for of in prompts[1 - half :: 2] for row in of.values()]
-        table = mode_table(others)
-        for of in prompts[half::2]:
-            last = of["both:sift"].chosen[-1].posterior_variance
-            mode = choose_mode(math.sqrt(max(0.0, last)), k, k, table).mode
-            chosen.append((of["base"], of[mode if mode == "base" else f"{mode}:sift"]))
-    alone = {name: [(of["base"], of[name]) for of in prompts] for name in modes}
+    prompts = _with_all_modes(rows, k)
+    tables = _tables(prompts, None if table_rows is None else _with_all_modes(table_rows, k))
+    chosen = [
+        (of["base"], of[_mode_of(of, k, table)]) for of, table in zip(prompts, tables, strict=True)
+    ]
+    alone = {mode: [(of["base"], of[mode]) for of in prompts] for mode in MODES}
+    counts = Counter(row.method.partition(":")[0] for _, row in chosen)
     return {
         "k": k,
         "prompts": len(prompts),
-        "chosen": {mode: sum(modes[row.method] == mode for _, row in chosen) for mode in MODES},
+        "chosen": {mode: counts[mode] for mode in MODES},
         **{
-            name: {
+            name if name in {"auto", "base"} else f"{name}:sift": {
                 "percent": round(
                     float(np.mean([100 * r.bits / base.bits for base, r in pairs])), 1
                 ),
@@ -427,6 +428,69 @@ def auto_results(rows: Sequence[Row], k: int) -> dict[str, Any]:
             for name, pairs in {"auto": chosen, **alone}.items()
         },
     }
+
+
+def _mode_of(of: Mapping[str, Row], k: int, table: ModeTable) -> str:
+    """Return the mode that "auto" chooses for a prompt."""
+    last = of["both"].chosen[-1].posterior_variance
+    return choose_mode(math.sqrt(max(0.0, last)), k, k, table).mode
+
+
+def _with_all_modes(rows: Sequence[Row], k: int) -> list[dict[str, Row]]:
+    """Return the rows of each prompt that was measured with all modes, by mode."""
+    modes = {mode if mode == "base" else f"{mode}:sift": mode for mode in MODES}
+    by_prompt: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if row.method in modes and row.k in {0, k}:
+            by_prompt[row.prompt][modes[row.method]] = row
+    return [of for _, of in sorted(by_prompt.items()) if of.keys() == set(MODES)]
+
+
+def _tables(
+    prompts: Sequence[Mapping[str, Row]], others: Sequence[Mapping[str, Row]] | None
+) -> list[ModeTable]:
+    """Return the table of each prompt: that of the others, or of the other half of the prompts."""
+    if others is not None:
+        return [mode_table(row for of in others for row in of.values())] * len(prompts)
+    halves = [mode_table(row for of in prompts[half::2] for row in of.values()) for half in (0, 1)]
+    return [halves[1 - number % 2] for number in range(len(prompts))]
+
+
+def auto_sizes() -> list[dict[str, Any]]:
+    """Return how far "auto" is behind the best mode by the number of prompts of its table.
+
+    Each figure is the mean over `_DRAWS` random tables, on the prompts that are not in the table.
+    """
+    rows = with_own_seconds(read_rows(HERE / FILES["SmolLM2-135M-Instruct"]))
+    found = []
+    for k in sorted({row.k for row in rows if row.method == "both:sift"}):
+        prompts = _with_all_modes(rows, k)
+        for size in (10, 20, 40, 80):
+            figures = [_of_random_table(prompts, k, size, seed) for seed in range(_DRAWS)]
+            points, share = np.mean(figures, axis=0)
+            found.append(
+                {"k": k, "size": size, "points": round(points, 2), "share": round(share, 2)}
+            )
+    return found
+
+
+def _of_random_table(
+    prompts: Sequence[Mapping[str, Row]], k: int, size: int, seed: int
+) -> tuple[float, float]:
+    """Return the points behind the best single mode, and the share of the seconds of both."""
+    order = np.random.default_rng(seed).permutation(len(prompts))
+    table = mode_table(row for number in order[:size] for row in prompts[number].values())
+    rest = [prompts[number] for number in order[size:]]
+    chosen = [of[_mode_of(of, k, table)] for of in rest]
+    percents = {mode: _percent(rest, [of[mode] for of in rest]) for mode in MODES}
+    seconds = sum(row.seconds for row in chosen) / sum(of["both"].seconds for of in rest)
+    return _percent(rest, chosen) - min(percents.values()), seconds
+
+
+def _percent(prompts: Sequence[Mapping[str, Row]], rows: Sequence[Row]) -> float:
+    """Return the mean of the rows' bits in percent of those of the base model."""
+    pairs = zip(prompts, rows, strict=True)
+    return float(np.mean([100 * row.bits / of["base"].bits for of, row in pairs]))
 
 
 def auto_checks() -> list[dict[str, Any]]:
@@ -441,6 +505,12 @@ def auto_checks() -> list[dict[str, Any]]:
         rows = with_own_seconds(read_rows(HERE / file))
         ks = sorted({row.k for row in rows if row.method == "both:sift"})
         found += [{"rows": name, **auto_results(rows, k)} for k in ks]
+        if file == STAGE_FILES["continuation"]:
+            of_document = with_own_seconds(read_rows(HERE / FILES["SmolLM2-135M-Instruct"]))
+            found += [
+                {"rows": f"{name}, table of `document`", **auto_results(rows, k, of_document)}
+                for k in ks
+            ]
     return found
 
 

@@ -41,6 +41,7 @@ from real_model_results import (
     NAMES,
     STAGE_METHODS,
     auto_checks,
+    auto_sizes,
     noise_results,
     order_results,
     recipes,
@@ -209,6 +210,18 @@ def auto_checks_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def auto_sizes_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how good "auto" is with tables of few and of many prompts."""
+    ks = sorted({each["k"] for each in found})
+    names = [f"k = {k}: {what}" for k in ks for what in ("points behind", "% of both's seconds")]
+    lines = [f"| prompts of the table | {' | '.join(names)} |", f"|--:{'|--:' * len(names)}|"]
+    for size in sorted({each["size"] for each in found}):
+        of_k = {each["k"]: each for each in found if each["size"] == size}
+        cells = [f"{of_k[k]['points']:.1f} | {100 * of_k[k]['share']:.0f}" for k in ks]
+        lines.append(f"| {size} | {' | '.join(cells)} |")
+    return lines
+
+
 def sizes_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each model."""
     ks = list(found[0]["percents"]["ttft:sift"])
@@ -238,6 +251,7 @@ TABLES_OF_ALL: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] 
     "order tuning": order_table,
     "order questions": order_of_questions_table,
     "auto checks": auto_checks_table,
+    "auto sizes": auto_sizes_table,
     "sizes": sizes_table,
     "questions": questions_table,
     "questions, most informative first": questions_table,
@@ -309,6 +323,7 @@ def main() -> None:
         },
         "stages": {stage: stage_results(stage) for stage in STAGE_METHODS},
         "auto checks": auto_checks(),
+        "auto sizes": auto_sizes(),
         "noise": noise_results(),
         "order tuning": order_results(),
         "order questions": order_of_questions(read_questions(), read_questions(FIRST_ROWS)),

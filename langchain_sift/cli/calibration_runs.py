@@ -92,14 +92,14 @@ def note_modes(
                 "or compare the modes yourself (--modes)",
             )
         return
-    from langchain_sift.calibration.mode_trials import FEWEST_PROMPTS
+    from langchain_sift.calibration.mode_trials import ENOUGH_PROMPTS
 
     prompts = sum(each.prompts for each in settings.modes.bins)
-    if prompts < FEWEST_PROMPTS:
+    if prompts < ENOUGH_PROMPTS:
         print_note(
             console,
             f"the table of modes was measured on few prompts ({prompts}), and may choose modes by "
-            f"chance: compare on {FEWEST_PROMPTS} or more",
+            f"chance: compare on {ENOUGH_PROMPTS} or more",
         )
     if (measured_with := settings.modes.measured_with) is not None:
         # The settings say nothing about the documents in the prompt.
