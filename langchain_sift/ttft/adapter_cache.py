@@ -7,6 +7,7 @@ is another key, so nothing has to be invalidated.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -18,6 +19,8 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.requests import Request
 from langchain_sift.ttft.texts import digest_of
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
+
+logger = logging.getLogger(__name__)
 
 # Part of each key: increase it when the same request would give another adapter.
 _VERSION = 2
@@ -46,6 +49,7 @@ class AdapterCache:
         self.tenant = tenant
         self._folder = Path(folder)
         self._max_bytes = max_bytes
+        self._warned = False
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -72,23 +76,40 @@ class AdapterCache:
     def get(self, key: str) -> TrainedAdapter | None:
         """Return the adapter of a key, or None if it does not exist or is damaged."""
         folder = self._folder / key
-        if not folder.is_dir():
-            return None
         try:
+            if not folder.is_dir():
+                return None
             adapter = TrainedAdapter.load(folder)
-            os.utime(folder)
-        except (ArgumentError, OSError):  # damaged, or removed by another process
+        except ArgumentError:  # damaged, or removed by another process
             self._remove(folder)
             return None
+        except PermissionError:  # of the cache's folder; `put` reports it
+            return None
+        with suppress(OSError):  # the folder may be readable alone
+            os.utime(folder)
         return adapter
 
     def put(self, key: str, adapter: TrainedAdapter) -> None:
-        """Store an adapter, unless the key exists or its training depended on the clock."""
+        """Store an adapter, unless the key exists or its training depended on the clock.
+
+        A folder that cannot be written costs no answer: the log has one warning, and nothing is
+        stored.
+        """
         if adapter.config.max_train_seconds is not None:
             return
-        with suppress(FileExistsError):
-            adapter.save(self._folder / key)
-        self._make_room()
+        try:
+            with suppress(FileExistsError):
+                adapter.save(self._folder / key)
+            self._make_room()
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "adapters are not stored: cannot write to the adapter cache %s: %s; free its "
+                    "disk, make it writable, or choose another folder",
+                    self._folder,
+                    error,
+                )
 
     def _make_room(self) -> None:
         sizes: list[tuple[float, int, Path]] = []

@@ -96,6 +96,7 @@ class TrainedAdapter:
 
         Raises:
             FileExistsError: If the folder exists.
+            OSError: If it cannot be written.
         """
         from peft import LoraConfig  # noqa: PLC0415 - imported only to save
 
@@ -113,6 +114,8 @@ class TrainedAdapter:
             shutil.rmtree(temporary, ignore_errors=True)
             if isinstance(error, OSError):
                 _check_absent(folder)
+            if isinstance(error, safetensors.SafetensorError):  # how it reports a full disk
+                raise OSError(f"cannot write the adapter {folder}: {error}") from error
             raise
         return folder
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,6 +177,57 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "cache"):
         with pytest.raises(ArgumentError, match=f"folder of the adapter cache.*{folder.name}"):
             AdapterCache(folder, tenant="acme")
+
+
+def deny_writing(folder: Path) -> None:
+    folder.rmdir()
+    folder.write_text("a file, where nothing can be stored")
+
+
+def fill_the_disk(_: Path) -> None:
+    """Let each file have no more bytes than the small files of an adapter."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+
+@pytest.fixture
+def _disk() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("_disk")
+@pytest.mark.parametrize("fail", [deny_writing, fill_the_disk])
+def test_a_cache_that_cannot_be_written_costs_no_answer(
+    chat: ChatTestTimeFineTuned,
+    texts: list[str],
+    tmp_path: Path,
+    fail: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    documents, folder = [Document(texts[0])], tmp_path / "adapters"
+    plain = chat.model_copy(update={"adapter_cache": None})
+    expected = plain.invoke("The river", documents=documents).content
+    fail(folder)
+    answers = [chat.invoke("The river", documents=documents) for _ in range(2)]
+    assert [answer.content for answer in answers] == [expected] * 2
+    assert not any(answer.response_metadata["ttft"]["cached"] for answer in answers)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert str(folder) in warning
+    assert texts[0] not in warning
+    assert not folder.is_dir() or list(folder.iterdir()) == []
+
+
+def test_an_adapter_is_used_from_a_folder_that_is_readable_alone(
+    chat: ChatTestTimeFineTuned, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    chat.invoke("The river", documents=[Document(texts[0])])
+    monkeypatch.setattr(os, "utime", read_only)
+    again = [chat.invoke("The river", documents=[Document(texts[0])]) for _ in range(2)]
+    assert all(answer.response_metadata["ttft"]["cached"] for answer in again)
 
 
 @pytest.mark.usefixtures("cache")
