@@ -52,6 +52,7 @@ def serve(
             f"set {API_KEY_VARIABLE}, or listen on 127.0.0.1"
         )
     with _bind(host, port) as listener, open_service(settings) as service:
+        _listen(listener, host)
         on_open(service)
         name = f"[{host}]" if ":" in host else host
         hosts = None if settings.tenants.need_tokens else (*_LOCAL, name)
@@ -103,7 +104,20 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise ArgumentError(
-            f"cannot listen on {host}:{port}: {error}; choose another --port"
-        ) from error
+        raise _taken(host, port, error) from error
     return listener
+
+
+def _listen(listener: socket.socket, host: str) -> None:
+    """Listen, after the model is loaded: until then clients are refused, and need not wait.
+
+    Another server that was started meanwhile may be bound to the address too, and listen first.
+    """
+    try:
+        listener.listen()
+    except OSError as error:
+        raise _taken(host, listener.getsockname()[1], error) from error
+
+
+def _taken(host: str, port: int, error: Exception) -> ArgumentError:
+    return ArgumentError(f"cannot listen on {host}:{port}: {error}; choose another --port")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 
 import httpx
 import pytest
-from endpoint import make_settings
+from endpoint import HOST, make_settings
 
 from langchain_sift.config import Limits
-from langchain_sift.serving import server
+from langchain_sift.errors import ArgumentError
+from langchain_sift.serving import open_service, server
 from langchain_sift.serving.memory import describe_memory
 
 
@@ -29,6 +31,28 @@ def test_the_server_accepts_requests_at_the_reported_url(
     settings = make_settings(tiny_model_path, filled_folder)
     server.serve(settings, host=host, port=0, on_ready=reported.append)
     assert statuses == [200, 403]
+
+
+def test_of_two_servers_that_start_at_one_address_the_second_is_refused(
+    filled_folder, tiny_model_path, monkeypatch
+):
+    settings, reported = make_settings(tiny_model_path, filled_folder), []
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((HOST, 0))
+        port = other.getsockname()[1]
+
+        def load_slowly(settings):
+            other.listen()
+            return open_service(settings)
+
+        monkeypatch.setattr(server, "open_service", load_slowly)
+        monkeypatch.setattr(server._Server, "run", lambda *_: pytest.fail("it is deaf"))
+        with pytest.raises(
+            ArgumentError, match=f"cannot listen on {HOST}:{port}: .*another --port"
+        ):
+            server.serve(settings, host=HOST, port=port, on_ready=reported.append)
+    assert reported == []
 
 
 def test_the_memory_of_a_full_batch_is_told_before_the_first_request(new_service):
