@@ -23,8 +23,8 @@ from langchain_sift.serving.error_responses import (
     timeout_failure,
 )
 from langchain_sift.serving.metrics import Metrics
-from langchain_sift.serving.middleware import log_failure
 from langchain_sift.serving.options import TTFTOptions
+from langchain_sift.serving.request_ids import log_failure
 from langchain_sift.serving.requests import ChatCompletionRequest, CompletionRequest
 from langchain_sift.serving.response_objects import ResponseObject
 from langchain_sift.serving.response_requests import ResponseRequest
@@ -73,7 +73,7 @@ def add_answer_routes(
         with client_timeout(body.ttft):
             if body.stream:
                 events = _chunks(await stream(body, admitted))
-                return await _stream_response(service, events, body.ttft)
+                return await _stream_response(service, request, events, body.ttft)
             return json_response(await whole(body, admitted))
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=responses)
@@ -94,7 +94,7 @@ def add_answer_routes(
         with client_timeout(body.ttft):
             if body.stream:
                 events = built.events(await completions.chat_stream(chat, admitted))
-                return await _stream_response(service, events, body.ttft, built.failed)
+                return await _stream_response(service, request, events, body.ttft, built.failed)
             whole = built.whole(await completions.chat(chat, admitted))
         return Response(to_json(whole, inf_nan_mode="null"), media_type="application/json")
 
@@ -111,17 +111,18 @@ def _error_event(failure: Failure) -> list[ServerEvent]:
 
 async def _stream_response(
     service: Service,
+    request: Request,
     events: AsyncGenerator[ServerEvent],
     options: TTFTOptions | None,
     on_error: Callable[[Failure], Sequence[ServerEvent]] = _error_event,
 ) -> Response:
     """Return the response with a stream of events."""
-    settings = service.settings
+    settings, request_id = service.settings, request.state.request_id
     return await event_stream(
         events,
         status_seconds=settings.status_seconds,
         comment_seconds=settings.comment_seconds,
-        on_error=lambda error: on_error(_stream_failure(options, error)),
+        on_error=lambda error: on_error(_stream_failure(options, error, request_id)),
     )
 
 
@@ -139,12 +140,12 @@ def check_model(name: str, service: Service) -> None:
         raise RequestRejected(Failure(HTTPStatus.NOT_FOUND, message, "model_not_found", "model"))
 
 
-def _stream_failure(options: TTFTOptions | None, error: Exception) -> Failure:
+def _stream_failure(options: TTFTOptions | None, error: Exception, request_id: str) -> Failure:
     """Return the failure that a client gets for an error in a stream."""
     if isinstance(error, RequestTimeout):
         return timeout_failure(error, options)
     failure = failure_of(error)
-    log_failure(error, failure)
+    log_failure(error, failure, request_id)
     return failure
 
 

@@ -23,7 +23,8 @@ from langchain_sift.serving.error_responses import (
     failure_of_validation,
 )
 from langchain_sift.serving.metrics import Metrics
-from langchain_sift.serving.middleware import AdmissionMiddleware, log_failure
+from langchain_sift.serving.middleware import AdmissionMiddleware
+from langchain_sift.serving.request_ids import HEADER, log_failure
 from langchain_sift.serving.responses import (
     ErrorResponse,
     Health,
@@ -50,7 +51,9 @@ _ERRORS = {
 }
 
 
-def create_app(service: Service, *, hosts: Collection[str] | None = None) -> FastAPI:
+def create_app(
+    service: Service, *, hosts: Collection[str] | None = None, adds_ids: bool = True
+) -> FastAPI:
     """Return the ASGI application of a service; any ASGI server can run it.
 
     The application closes only the connections of its event loop. The caller closes the service.
@@ -58,6 +61,8 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
     Args:
         service: From `open_service`.
         hosts: Host names that the server accepts in the Host header. None means all.
+        adds_ids: If True, responses get the header X-Request-ID, with the client's id or a new one.
+            False is for a server that adds the header itself.
     """
     metrics = Metrics(service.engine_status, service.sessions)
 
@@ -75,7 +80,9 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.add_middleware(AdmissionMiddleware, service=service, metrics=metrics, hosts=hosts)
+    app.add_middleware(
+        AdmissionMiddleware, service=service, metrics=metrics, hosts=hosts, adds_ids=adds_ids
+    )
     if origins := service.settings.cors_origins:
         # Around the admission: a preflight request has no token.
         app.add_middleware(
@@ -84,7 +91,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             allow_private_network=True,
-            expose_headers=["x-request-id", "Retry-After"],
+            expose_headers=[HEADER, "Retry-After"],
         )
     for kind in (HTTPException, RequestValidationError, SIFTError):
         app.add_exception_handler(kind, _error_handler(service))
@@ -185,7 +192,7 @@ def _error_handler(service: Service) -> Callable[[Request, Exception], Awaitable
             # Starlette names the methods of the first route of the path alone.
             error.headers = {"Allow": ", ".join(_methods_of(request))}
         failure = failure_of(error, retry_after=service.retry_after())
-        log_failure(error, failure)
+        log_failure(error, failure, request.state.request_id)
         return failure.response()
 
     return handle

@@ -6,10 +6,7 @@ Host, token and capacity are checked before the body of a request is read.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import traceback
-import uuid
 from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
@@ -17,11 +14,13 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from langchain_sift.errors import EngineOverloaded, StoreError
+from langchain_sift.errors import EngineOverloaded
 from langchain_sift.serving.error_responses import Failure, RequestRejected, failure_of
 from langchain_sift.serving.metrics import Metrics
+from langchain_sift.serving.request_ids import HEADER, log_failure, request_id_of
 from langchain_sift.serving.service import Service
 from langchain_sift.serving.session_routes import ROUTE
+from langchain_sift.serving.streams import LAST_LINES
 from langchain_sift.serving.tenants import Tenant
 
 _MODEL_ROUTES = (
@@ -40,8 +39,6 @@ _SHUTTING_DOWN = Failure(
     headers={"Retry-After": "1"},
 )
 
-_log = logging.getLogger("langchain_sift.serving")
-
 
 class AdmissionMiddleware:
     """ASGI middleware that admits requests and cancels them if their client disconnects."""
@@ -53,6 +50,7 @@ class AdmissionMiddleware:
         service: Service,
         metrics: Metrics,
         hosts: Collection[str] | None = None,
+        adds_ids: bool = True,
     ) -> None:
         """Wrap an application.
 
@@ -61,12 +59,14 @@ class AdmissionMiddleware:
             service: The service, with its tenants and limits.
             metrics: Counters of requests and rejections.
             hosts: Host names that the server accepts in the Host header. None means all.
+            adds_ids: If True, responses get the header X-Request-ID.
         """
         self._app = app
         self._service = service
         self._tenants = service.settings.tenants
         self._metrics = metrics
         self._hosts = None if hosts is None else frozenset(hosts)
+        self._adds_ids = adds_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application, or reject it."""
@@ -76,15 +76,16 @@ class AdmissionMiddleware:
         if scope["method"] == "HEAD":  # the ASGI server leaves the body out
             scope = {**scope, "method": "GET"}
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        response = _Response(send)
+        request_id = request_id_of(Headers(scope=scope))
+        scope.setdefault("state", {})["request_id"] = request_id
+        response = _Response(send, request_id if self._adds_ids else None)
         start = time.perf_counter()
         try:
             await self._handle(path, scope, receive, response)
         except Exception as error:  # noqa: BLE001 - the client gets an error response
             await self._reject(error, scope, receive, response)
-        except asyncio.CancelledError:
-            if not response.status:
-                await _SHUTTING_DOWN.response()(scope, receive, response)
+        except asyncio.CancelledError:  # at a shutdown
+            await _end(scope, receive, response)
             raise
         if response.status:
             self._metrics.count_request(_route(path), response.status, time.perf_counter() - start)
@@ -98,7 +99,7 @@ class AdmissionMiddleware:
             await self._app(scope, receive, response)
             return
         tenant = self._tenant(headers)
-        scope.setdefault("state", {})["tenant"] = tenant
+        scope["state"]["tenant"] = tenant
         if scope["method"] != "POST" or not _needs_capacity(path):
             await self._app(scope, receive, response)
             return
@@ -198,21 +199,9 @@ class AdmissionMiddleware:
         failure = failure_of(error, retry_after=self._service.retry_after())
         if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             self._metrics.count_rejection("tenant_limit")
-        log_failure(error, failure)
+        log_failure(error, failure, scope["state"]["request_id"])
         if not response.status:
             await failure.response()(scope, receive, response)
-
-
-def log_failure(error: BaseException, failure: Failure) -> None:
-    """Log failures of the store, and the traceback of unexpected errors.
-
-    The text of an unexpected error is left out: it may contain a prompt or a document.
-    """
-    if isinstance(error, StoreError):
-        _log.error("%s: %s", type(error).__name__, error)
-    elif failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        _log.error("%s\n%s", type(error).__name__, frames)
 
 
 def _needs_capacity(path: str) -> bool:
@@ -229,8 +218,9 @@ def _route(path: str) -> str:
 class _Response:
     """Send a response, and record its status and its end."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, request_id: str | None) -> None:
         self._send = send
+        self._request_id = request_id
         self.status = 0
         self.complete = False
         self.before_last: Callable[[], None] = lambda: None
@@ -238,14 +228,24 @@ class _Response:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers: list[Any] = list(message.get("headers", []))
-            headers.append((b"x-request-id", uuid.uuid4().hex.encode()))
-            message = {**message, "headers": headers}
+            if self._request_id is not None:
+                headers: list[Any] = list(message.get("headers", []))
+                headers.append((HEADER.encode(), self._request_id.encode()))
+                message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
             if self.complete:
                 self.before_last()
         await self._send(message)
+
+
+async def _end(scope: Scope, receive: Receive, response: _Response) -> None:
+    """Tell the client that the server shuts down: by the status, or by a stream's last event."""
+    if not response.status:
+        await _SHUTTING_DOWN.response()(scope, receive, response)
+    elif not response.complete and (last_lines := scope["state"].get(LAST_LINES)):
+        body = last_lines(RequestRejected(_SHUTTING_DOWN))
+        await response({"type": "http.response.body", "body": body})
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -69,7 +69,7 @@ class Endpoint:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the ASGI application; Ray calls this after the constructor."""
-        return create_app(self._service)
+        return create_app(self._service, adds_ids=False)  # Ray's proxy adds the header
 
     async def check_health(self) -> None:
         """Let an idle engine verify the slots that it has; Ray replaces the replica if that fails.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from langchain_sift.config import API_KEY_VARIABLE
 from langchain_sift.errors import ArgumentError
@@ -63,7 +64,7 @@ def serve(
 def server_config(app: ASGIApp) -> uvicorn.Config:
     """Return the settings of the HTTP server of an application."""
     return uvicorn.Config(
-        app,
+        _ending_quietly(app),
         # uvicorn's other parser loses the body of a request that offers HTTP/2, as Java's client
         # does, and sends chunks to clients of HTTP/1.0.
         http="h11",
@@ -73,6 +74,23 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
+
+
+def _ending_quietly(app: ASGIApp) -> ASGIApp:
+    """Return the application, whose requests are cut at a shutdown without an error in the log.
+
+    The application has told the clients. Of a cancelled request uvicorn logs the traceback.
+    """
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+
+    return run
 
 
 class _Server(uvicorn.Server):

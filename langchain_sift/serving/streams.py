@@ -30,6 +30,10 @@ class ServerEvent(NamedTuple):
 
 _DONE = ServerEvent(b"[DONE]")
 
+LAST_LINES = "last_lines"
+"""Key in the state of a request: a function that returns the end of its stream after an error, for
+a server that cuts the stream."""
+
 
 class Merged(Generic[T]):
     """The items of several sources in the order in which they come; `aclose` ends all sources."""
@@ -151,6 +155,7 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response, and close its source, also if nothing could be sent."""
+        scope.setdefault("state", {})[LAST_LINES] = self._last_lines
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -162,10 +167,12 @@ class EventStream(StreamingResponse):
             try:
                 coming = await self._events.next_within(self._comment_seconds)
             except StopAsyncIteration:
-                break
+                yield _DONE.encoded()
+                return
             except Exception as error:  # noqa: BLE001 - the status was already sent
-                for event in self._on_error(error):
-                    yield event.encoded()
-                break
+                yield self._last_lines(error)
+                return
             yield _COMMENT if coming is None else coming.encoded()
-        yield _DONE.encoded()
+
+    def _last_lines(self, error: Exception) -> bytes:
+        return b"".join(event.encoded() for event in (*self._on_error(error), _DONE))

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -35,7 +36,7 @@ from typer.testing import CliRunner
 from langchain_sift import ChatTestTimeFineTuned, Limits, SIFTRetriever
 from langchain_sift.cli import app
 from langchain_sift.errors import StoreInUse, StoreTimeout, StoreUnavailable
-from langchain_sift.serving import open_service, retrievers
+from langchain_sift.serving import open_service, retrievers, server
 from langchain_sift.ttft.training.trainer import Trainer
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -413,3 +414,33 @@ def test_requests_are_answered_before_the_server_stops(folder, serve):
     _, errors = process.process.communicate(timeout=SECONDS)
     assert process.process.returncode in {-signal.SIGTERM, 128 + signal.SIGTERM, 0}
     assert "Traceback" not in errors
+
+
+def test_a_stream_that_a_shutdown_cuts_ends_with_an_error(
+    folder, tiny_model_path, monkeypatch, caplog
+):
+    """The server's log has no traceback of it."""
+    begun, gradients = threading.Event(), Trainer._gradients
+
+    def slowly(trainer, first, rows):
+        time.sleep(0.05)
+        return gradients(trainer, first, rows)
+
+    def read(url: str) -> str:
+        options = {"k": 40, "steps_per_document": 16}
+        sent = {"json": body(stream=True, ttft=options), "timeout": SECONDS}
+        with httpx.stream("POST", url + TEXT, **sent) as response:
+            begun.set()
+            return response.read().decode()
+
+    monkeypatch.setattr(Trainer, "_gradients", slowly)
+    monkeypatch.setattr(server, "_SHUTDOWN_SECONDS", 0)
+    settings = make_settings(tiny_model_path, folder, status_seconds=0.01)
+    with ThreadPoolExecutor(1) as pool:
+        with run_endpoint(settings) as endpoint:
+            stream = pool.submit(read, endpoint.url)
+            assert begun.wait(SECONDS)
+        *_, event, done = stream.result().strip().split("\n\n")
+    error = json.loads(event.removeprefix("data: "))["error"]
+    assert (error["code"], done) == ("shutting_down", "data: [DONE]")
+    assert "Traceback" not in caplog.text

@@ -364,6 +364,65 @@ async def test_a_shutdown_is_reported_and_releases_everything(service, pace):
     assert pace.steps <= 2
 
 
+@pytest.mark.parametrize(
+    ("path", "question", "last"),
+    [
+        (TEXT, {"prompt": "The old king"}, "shutting_down"),
+        (CHAT, {"messages": [{"role": "user", "content": "The old king"}]}, "shutting_down"),
+        ("/v1/responses", {"input": "The old king"}, "response.failed"),
+    ],
+)
+async def test_a_stream_that_a_shutdown_cuts_ends_with_an_error(
+    new_service, pace, path, question, last
+):
+    service = new_service(status_seconds=0.01, tenants=TENANTS)
+    body = {"model": NAME, "stream": True, **question}
+    client = Client(create_app(service), body, path=path)
+    await wait_until(lambda: pace.started.is_set() and len(client.sent) > 1)
+    client.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client.task
+    assert [message.get("more_body", False) for message in client.sent[1:]].index(False) == (
+        len(client.sent) - 2
+    )
+    *_, event, done = client.sent[-1]["body"].decode().strip().split("\n\n")
+    assert last in event
+    assert "the server is shutting down" in event
+    assert done == "data: [DONE]"
+    pace.go_on.set()
+    await wait_until(lambda: service.engine.status().admitted == 0)
+
+
+# Ids
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_has_one_id_in_its_response_and_in_the_log(
+    new_service, connect, monkeypatch, caplog, stream
+):
+    async def fail(*_, **__):
+        await asyncio.sleep(0.05)
+        raise StoreUnavailable("it is down")
+
+    monkeypatch.setattr(SIFTRetriever, "_achoose", fail)
+    client = await connect(new_service(status_seconds=0.01))
+    for given in ("mine-1", "", "a b", "x" * 129, "é"):
+        caplog.clear()
+        headers = [(b"X-Request-ID", given.encode())]
+        response = await client.post(TEXT, json=text(stream=stream), headers=headers)
+        (sent,) = response.headers.get_list("x-request-id")
+        assert (sent == given) == (given == "mine-1")
+        assert re.fullmatch("[!-~]{1,128}", sent)
+        assert f"StoreUnavailable: it is down (request {sent})" in caplog.text
+
+
+async def test_a_server_that_adds_the_id_itself_gets_none(service, connect):
+    client = await connect(service, adds_ids=False)
+    for path in ("/health", "/v1/models", "/v1/nothing"):
+        response = await client.get(path, headers={"X-Request-ID": "mine"})
+        assert "x-request-id" not in response.headers
+
+
 # The store
 
 
