@@ -113,6 +113,19 @@ def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
     raise ArgumentError(f"{name} must be one of {list(allowed)}, got {value!r}{hint}")
 
 
+def check_string(name: str, value: object, *, optional: bool = False) -> None:
+    """Check that a value is a string that is not empty; with `optional`, or None.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if optional and value is None:
+        return
+    if not (value and isinstance(value, str)):
+        none = ", or None" if optional else ""
+        raise ArgumentError(f"{name} must be a non-empty string{none}, got {value!r}")
+
+
 def check_seed(name: str, value: Any, *, optional: bool = False) -> None:
     """Check that a value is an integer from 0 to 2**63 - 1, which every generator takes.
 

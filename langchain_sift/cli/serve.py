@@ -47,7 +47,6 @@ from langchain_sift.cli.options import (
 )
 from langchain_sift.config import API_KEY_VARIABLE, Limits
 from langchain_sift.errors import ArgumentError
-from langchain_sift.questions.learned_examples import learned_k
 from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
@@ -225,7 +224,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         selection = partial(
             selection_options,
             saved,
-            k=learned_k(model) if k is None and saved is None else k,
+            k=k,
             fetch_k=fetch_k,
             kernel=kernel,
             length_scale=length_scale,

@@ -23,6 +23,7 @@ from typing import Any
 
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSelection
+from langchain_sift.checks import check_string
 from langchain_sift.config import API_KEY_VARIABLE, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, EngineError, require
 
@@ -93,12 +94,13 @@ def build_app(args: dict[str, Any]) -> Application:
     """Return the application, for `import_path` in a configuration of Ray Serve.
 
     Replicas, GPUs and autoscaling are configured under `deployments`. By default a replica gets as
-    many requests at once as its engine trains together (`max_ongoing_requests`).
+    many requests at once as its engine trains together (`max_ongoing_requests`), and one that is
+    removed has the time of a request to answer (`graceful_shutdown_timeout_s`).
 
     Args:
-        args: Fields of `ServingSettings`, with `finetune`, `limits`, `training` and `modes` as
-            mappings (`selection` of `fine_tuning` and `modes` in a file of `calibrate`), and
-            `tenants` as the path of a file that each replica reads. Without `tenants`, the only
+        args: Fields of `ServingSettings`, with `finetune`, `limits`, `training_selection` and
+            `modes` as mappings (`selection` of `fine_tuning` and `modes` in a file of `calibrate`),
+            and `tenants` as the path of a file that each replica reads. Without `tenants`, the only
             token is that of the environment variable LANGCHAIN_SIFT_API_KEY of each replica.
 
     Raises:
@@ -111,9 +113,12 @@ def build_app(args: dict[str, Any]) -> Application:
             f"store must be the URL of a Chroma server, got {str(location)!r}: a folder belongs "
             "to one process; to share it, run `chroma run --path FOLDER`"
         )
-    batch_size = checked.limits.max_batch_size
     deployment: Any = Endpoint
-    application: Application = deployment.options(max_ongoing_requests=batch_size).bind(args)
+    options = deployment.options(
+        max_ongoing_requests=checked.limits.max_batch_size,
+        graceful_shutdown_timeout_s=checked.longest,
+    )
+    application: Application = options.bind(args)
     return application
 
 
@@ -128,6 +133,7 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
             "replicas keep no sessions: an adapter lives in one process, and a later request may "
             "reach another. Leave `sessions` out; `langchain-sift serve` keeps sessions"
         )
+    check_string("tenants", args.get("tenants"), optional=True)
     fields = {**args, "tenants": tenants, "sessions": SessionLimits(max_sessions=0)}
     try:
         for name, kind in _NESTED.items():
@@ -136,7 +142,7 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
         if "modes" in fields:
             fields["modes"] = ModeTable.from_json(fields["modes"])
         if "adapter_cache" in fields:
-            fields["adapter_cache"] = Path(fields["adapter_cache"])
+            fields["adapter_cache"] = Path(fields["adapter_cache"]).expanduser()
         return ServingSettings(**fields)
     except TypeError as error:  # an unknown argument, or a missing one
         raise ArgumentError(f"args of the application: {error}") from error
@@ -144,7 +150,7 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
 
 def _tenants(path: str | None) -> Tenants:
     if path is not None:
-        return Tenants.load(path)
+        return Tenants.load(Path(path).expanduser())
     if key := os.environ.get(API_KEY_VARIABLE):
         return Tenants.of_one_key(key)
     raise ArgumentError(

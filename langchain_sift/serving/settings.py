@@ -8,15 +8,25 @@ from pathlib import Path
 
 from langchain_sift.auto_mode import AUTO, ModeTable, check_table
 from langchain_sift.calibrated_settings import CalibratedSelection
-from langchain_sift.checks import check_choice, check_integer, check_not_negative, check_seconds
+from langchain_sift.checks import (
+    check_choice,
+    check_integer,
+    check_not_negative,
+    check_seconds,
+    check_string,
+    strings,
+)
 from langchain_sift.config import MODES, FineTuneConfig, Limits, fine_tunes
 from langchain_sift.errors import ArgumentError
+from langchain_sift.questions.learned_examples import learned_k
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.serving.options import FineTuneOptions, TrainingLimits, check_ceilings
 from langchain_sift.serving.tenants import Tenants
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.model.load_settings import LoadSettings
+
+_K = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,9 @@ class ServingSettings:
     modes: ModeTable | None = None
     """The gain and the time of each mode, for "auto". None means the rule without a table."""
 
-    k: int = 20
-    """Default number of documents for a prompt."""
+    k: int = None  # type: ignore[assignment]  # replaced by a number below
+    """Default number of documents for a prompt. None means as many as an adapter of `learn` saw
+    with each example, or 20; the field then has this number."""
 
     fetch_k: int = 200
     """Default number of candidates to choose the documents from."""
@@ -165,6 +176,13 @@ class ServingSettings:
         Raises:
             ArgumentError: If a value is out of range.
         """
+        for name in ("model", "collection", "embeddings", "name", "device"):
+            check_string(name, getattr(self, name), optional=name != "model")
+        object.__setattr__(self, "cors_origins", strings("cors_origins", self.cors_origins))
+        if not isinstance(self.ceilings, Mapping):
+            raise ArgumentError(f'ceilings must be like {{"k": 50}}, got {self.ceilings!r}')
+        if self.k is None:
+            object.__setattr__(self, "k", learned_k(self.model) or _K)
         check_choice("mode", self.mode, (*MODES, AUTO))
         check_table(self.modes)
         if not isinstance(self.training_selection, CalibratedSelection | None):

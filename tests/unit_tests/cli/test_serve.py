@@ -24,6 +24,7 @@ from langchain_sift.calibrated_settings import (
 )
 from langchain_sift.cli import app
 from langchain_sift.questions.learned_examples import LearnedExamples
+from langchain_sift.serving import ServingSettings, Tenants, on_ray
 from langchain_sift.stores.locking import locked
 
 PUBLIC = "0.0.0.0"  # noqa: S104 - the test expects a rejection
@@ -234,6 +235,12 @@ def test_k_is_by_default_that_of_the_learned_examples(folder, tmp_path):
     LearnedExamples.of([shown], None).save(tmp_path)
     assert served(tmp_path, folder)[0].k == 2
     assert served(tmp_path, folder, "--k", 4)[0].k == 4
+    for k in ({}, {"k": None}, {"k": 4}):
+        args = {"model": str(tmp_path), "store": "http://chroma:8000", **k}
+        expected = k.get("k") or 2
+        assert ServingSettings(**args).k == expected
+        assert on_ray.settings_of(args, Tenants.anybody()).k == expected
+    assert ServingSettings("org/name", "store").k == 20
 
 
 def test_a_key_comes_from_the_environment(tiny_model_path, folder):

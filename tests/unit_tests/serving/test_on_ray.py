@@ -29,8 +29,24 @@ def test_a_replica_gets_as_many_requests_as_it_trains_together():
     other = deployment_of(on_ray.build_app({**ARGS, "limits": {"max_batch_size": 3}}))
     assert default.max_ongoing_requests == Limits().max_batch_size
     assert other.max_ongoing_requests == 3
+    assert default._deployment_config.graceful_shutdown_timeout_s == 600.0
     assert 0 < default.max_queued_requests < 1000
     assert default._deployment_config.backpressure_config.retry_after_s == 1
+
+
+def test_a_replica_that_is_removed_has_the_time_of_a_request():
+    args = {**ARGS, "timeout": 70.0}
+    for more, seconds in (({}, 70.0), ({"ceilings": {"timeout": 40}}, 40.0)):
+        config = deployment_of(on_ray.build_app({**args, **more}))._deployment_config
+        assert config.graceful_shutdown_timeout_s == seconds
+
+
+def test_a_path_may_begin_at_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = on_ray.settings_of({**ARGS, "adapter_cache": "~/kept"}, Tenants.anybody())
+    assert settings.adapter_cache == tmp_path / "kept"
+    (tmp_path / "tenants.toml").write_text('[tenants.acme]\ntoken = "fedcba9876543210"\n')
+    assert on_ray._tenants("~/tenants.toml").owner_of("fedcba9876543210") is not None
 
 
 def test_settings_come_from_plain_values():
@@ -65,6 +81,13 @@ def test_settings_come_from_plain_values():
         ({"finetune": {"lora_rank": 0}}, "lora_rank must be"),
         ({"limits": 8}, "args of the application"),
         ({"mode": "rags"}, "mode must be one of"),
+        ({"cors_origins": "https://a.example"}, "cors_origins must be a sequence of"),
+        ({"cors_origins": [7]}, "cors_origins must be a sequence of"),
+        ({"ceilings": ["k"]}, "ceilings must be like"),
+        *(
+            ({name: 7}, f"{name} must be a non-empty string")
+            for name in ("model", "name", "collection", "embeddings", "device", "tenants")
+        ),
     ],
 )
 def test_invalid_arguments_are_reported_before_anything_is_loaded(args, message):
