@@ -24,6 +24,11 @@ _NOT_FOUND = Failure(
     "Learn the documents again",
     "session_not_found",
 )
+_KEEPS_NONE = Failure(
+    HTTPStatus.NOT_FOUND,
+    "this server keeps no sessions: each request must train anew",
+    "sessions_unavailable",
+)
 _CHANGED = Failure(
     HTTPStatus.CONFLICT,
     "the session has learned other documents meanwhile: send the request again",
@@ -97,19 +102,17 @@ class Sessions:
         limits = self.limits
         if limits.max_sessions >= count and limits.max_memory_gb * _GB >= nbytes * count:
             return
-        status = HTTPStatus.NOT_FOUND
-        message = "this server keeps no sessions: each request must train anew"
-        if limits.max_sessions and limits.max_memory_gb:
-            status = HTTPStatus.BAD_REQUEST
-            most = min(limits.max_sessions, int(limits.max_memory_gb * _GB / nbytes))
-            message = (
-                f"the server keeps at most {most} sessions, and this request makes {count}: send "
-                "fewer prompts"
-                if most
-                else f"a session takes {nbytes / _GB:.3g} GB, more than this server's memory for "
-                f"sessions ({limits.max_memory_gb:g} GB)"
-            )
-        raise RequestRejected(Failure(status, message, "sessions_unavailable"))
+        if limits.keep_none:
+            raise RequestRejected(_KEEPS_NONE)
+        most = min(limits.max_sessions, int(limits.max_memory_gb * _GB / nbytes))
+        message = (
+            f"the server keeps at most {most} sessions, and this request makes {count}: send "
+            "fewer prompts"
+            if most
+            else f"a session takes {nbytes / _GB:.3g} GB, more than this server's memory for "
+            f"sessions ({limits.max_memory_gb:g} GB)"
+        )
+        raise RequestRejected(Failure(HTTPStatus.BAD_REQUEST, message, "sessions_unavailable"))
 
     def add(
         self, tenant: str, adapter: TrainedAdapter, documents: tuple[str | None, ...]
@@ -238,7 +241,7 @@ class Sessions:
         session = self._of_tenants.get(tenant, OrderedDict()).get(session_id)
         if session is None:
             self.events["missing"] += 1
-            raise RequestRejected(_NOT_FOUND)
+            raise RequestRejected(_KEEPS_NONE if self.limits.keep_none else _NOT_FOUND)
         return session
 
     def _use(self, tenant: str, session: Session) -> Session:

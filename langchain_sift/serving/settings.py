@@ -56,6 +56,11 @@ class SessionLimits:
         check_seconds("idle_seconds", self.idle_seconds)
         check_seconds("total_seconds", self.total_seconds)
 
+    @property
+    def keep_none(self) -> bool:
+        """True if the server keeps no sessions."""
+        return not (self.max_sessions and self.max_memory_gb)
+
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:

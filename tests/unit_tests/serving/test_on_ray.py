@@ -124,11 +124,18 @@ async def test_a_replica_has_all_routes_but_those_of_sessions(new_service, conne
         response = await client.post(f"/v1/{route}", json={"model": NAME, "input": "x"})
         assert response.status_code == 200, response.text
     new = {"model": NAME, "prompt": "x", "ttft": {"session": "new"}}
-    for route, body in (("ttft/sessions", {"query": "x"}), ("completions", new)):
-        response = await client.post(f"/v1/{route}", json=body)
+    other = {**new, "ttft": {"session": "ttft-1"}}
+    responses = [
+        await client.post("/v1/ttft/sessions", json={"query": "x"}),
+        await client.post("/v1/ttft/sessions/ttft-1", json={"query": "x"}),
+        await client.get("/v1/ttft/sessions/ttft-1"),
+        await client.delete("/v1/ttft/sessions/ttft-1"),
+        await client.post("/v1/completions", json=new),
+        await client.post("/v1/completions", json=other),
+    ]
+    for response in responses:
         assert response.status_code == 404
         assert "this server keeps no sessions" in response.json()["error"]["message"]
-    assert (await client.get("/v1/ttft/sessions/ttft-1")).status_code == 404
 
 
 async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(new_service, monkeypatch):
