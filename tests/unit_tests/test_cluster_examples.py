@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -47,11 +48,11 @@ RAY_SERVICE = {
 
 
 def manifests() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((FOLDER / "rayservice.yaml").read_text()))
+    return list(yaml.safe_load_all((FOLDER / "chroma.yaml").read_text()))
 
 
 def ray_service() -> dict[str, Any]:
-    (service,) = (manifest for manifest in manifests() if manifest["kind"] == "RayService")
+    service: dict[str, Any] = yaml.safe_load((FOLDER / "rayservice.yaml").read_text())
     return service
 
 
@@ -159,12 +160,27 @@ def test_the_file_of_tenants_is_mounted() -> None:
 
 def test_kubernetes_accepts_the_other_manifests() -> None:
     kinds = {"StatefulSet": "V1StatefulSet", "Service": "V1Service"}
-    objects = {manifest["kind"]: manifest for manifest in manifests() if manifest["kind"] in kinds}
+    objects = {manifest["kind"]: manifest for manifest in manifests()}
     assert set(objects) == set(kinds)
     for kind, manifest in objects.items():
         check_kubernetes(manifest, kinds[kind])
     labels = objects["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
     assert objects["Service"]["spec"]["selector"] == labels
+
+
+def test_all_servers_that_the_cluster_needs_are_among_the_manifests() -> None:
+    (application,) = serve_configs()["rayservice.yaml"]["applications"]
+    redis = ray_service()["spec"]["rayClusterConfig"].get("gcsFaultToleranceOptions")
+    needed = {urlsplit(application["args"]["store"]).hostname}
+    needed |= set() if redis is None else {redis["redisAddress"].partition(":")[0]}
+    services = {each["metadata"]["name"] for each in manifests() if each["kind"] == "Service"}
+    assert needed <= services
+
+
+def test_kubernetes_sets_no_variables_that_chroma_takes_for_its_own() -> None:
+    """For a service named chroma it sets CHROMA_PORT=tcp://..., with which Chroma fails."""
+    (server,) = (each for each in manifests() if each["kind"] == "StatefulSet")
+    assert server["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
 
 def test_a_misspelt_field_is_rejected() -> None:
