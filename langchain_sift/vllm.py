@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import shutil
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,6 +25,7 @@ from langchain_core.runnables import Runnable, RunnableGenerator
 
 from langchain_sift.checks import check_timeout
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.adapter_folders import remove_adapter, writable_folder
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.language_models.retrieval_chains import (
@@ -81,18 +81,20 @@ class VLLMAdapters:
 
         Args:
             base_url: The server's address, as OpenAI clients take it: "http://host:port/v1".
-            folder: Folder for the adapters, under the same path here and on the server.
+            folder: Folder for the adapters, under the same path here and on the server. It is made
+                if it does not exist.
             api_key: The key that the server was started with, if any.
             timeout: Seconds until the server must connect, and then answer.
 
         Raises:
-            ArgumentError: If the address is not an HTTP address or the timeout is not positive.
+            ArgumentError: If the address is not an HTTP address, the folder cannot be made or
+                written, or the timeout is not positive.
         """
         if not is_http(base_url):
             raise ArgumentError(f"base_url must be like http://host:port/v1, got {base_url!r}")
         check_timeout("timeout", timeout)
         self.base_url = base_url.rstrip("/")
-        self._folder = Path(folder).absolute()
+        self._folder = writable_folder(folder)
         self._timeout = timeout
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
@@ -141,7 +143,7 @@ class VLLMAdapters:
                     with self._log_failed_unload(name) as check:
                         check(unload())
         finally:
-            _remove(path)
+            remove_adapter(path)
 
     @asynccontextmanager
     async def aloaded(self, adapter: TrainedAdapter) -> AsyncIterator[str]:
@@ -168,7 +170,7 @@ class VLLMAdapters:
                         check(await unload())
         finally:
             await asyncio.wait([saving])  # its thread cannot be stopped, and would write later
-            await asyncio.to_thread(_remove, path)
+            await asyncio.to_thread(remove_adapter, path)
 
     def _new_adapter(self) -> tuple[str, Path]:
         """Return a new name and the folder of its files."""
@@ -280,12 +282,3 @@ def _adapter(outcome: Outcome) -> TrainedAdapter | None:
 
 def _load_body(name: str, path: Path) -> dict[str, str]:
     return {"lora_name": name, "lora_path": str(path)}
-
-
-def _remove(path: Path) -> None:
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        logger.warning("the adapter in %s cannot be removed: %s", path, error)

@@ -7,12 +7,13 @@ import socket
 import httpx
 
 
-def is_http(url: str) -> bool:
-    """Return True for an HTTP address."""
+def is_http(url: object) -> bool:
+    """Return True for an HTTP address with a host."""
     try:
-        return httpx.URL(url).scheme in {"http", "https"}
+        address = httpx.URL(url) if isinstance(url, str) else None
     except httpx.InvalidURL:
         return False
+    return address is not None and address.scheme in {"http", "https"} and bool(address.host)
 
 
 def blocking_timeout(url: str, seconds: float) -> httpx.Timeout:

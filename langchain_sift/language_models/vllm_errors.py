@@ -59,7 +59,10 @@ def check_loaded(response: httpx.Response, base_url: str, folder: Path, rank: in
     prefix = f"the vLLM server at {base_url} answered {status}"
     if status in {429, 502, 503, 504}:
         raise GeneratorUnavailable(f"{prefix}: try again later")
-    raise AdapterRefused(f"{prefix}: {_reason(status, _message(response), folder, rank)}")
+    message = _message(response)
+    if status == 404 and message is None and not base_url.endswith("/v1"):
+        raise AdapterRefused(f"{prefix}: base_url must end in /v1, as http://host:port/v1 does")
+    raise AdapterRefused(f"{prefix}: {_reason(status, message, folder, rank)}")
 
 
 def _reason(status: int, message: str | None, folder: Path, rank: int) -> str:

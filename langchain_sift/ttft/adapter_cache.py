@@ -49,7 +49,7 @@ class AdapterCache:
         self.tenant = tenant
         self._folder = Path(folder)
         self._max_bytes = max_bytes
-        self._warned = False
+        self._reported = False
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -92,7 +92,7 @@ class AdapterCache:
     def put(self, key: str, adapter: TrainedAdapter) -> None:
         """Store an adapter, unless the key exists or its training depended on the clock.
 
-        A folder that cannot be written costs no answer: the log has one warning, and nothing is
+        A folder that cannot be written costs no answer: the log has one error, and nothing is
         stored.
         """
         if adapter.config.max_train_seconds is not None:
@@ -102,9 +102,9 @@ class AdapterCache:
                 adapter.save(self._folder / key)
             self._make_room()
         except OSError as error:
-            if not self._warned:
-                self._warned = True
-                logger.warning(
+            if not self._reported:
+                self._reported = True
+                logger.error(
                     "adapters are not stored: cannot write to the adapter cache %s: %s; free its "
                     "disk, make it writable, or choose another folder",
                     self._folder,

@@ -312,6 +312,19 @@ def _not_found(path):
     return f'{{"error": {{"message": "No adapter found for {path}"}}}}'.encode()
 
 
+def test_an_address_without_v1_is_named(double, adapter, tmp_path):
+    above = VLLMAdapters(double.url.removesuffix("/v1"), tmp_path, api_key=KEY)
+    with pytest.raises(AdapterRefused, match="must end in /v1"), above.loaded(adapter):
+        pytest.fail("there is no such route")
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_before_the_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ArgumentError, match=r"cannot make the folder of the adapters.*file"):
+            VLLMAdapters("http://gpu:8000/v1", folder)
+
+
 def test_all_addresses_of_a_server_share_the_timeout(monkeypatch):
     def resolve(host, port, **_):
         assert (host, port) == ("gpu.example", 8000)
@@ -400,6 +413,8 @@ def test_an_adapter_that_stays_loaded_is_logged(double, adapters, adapter, caplo
     ("arguments", "said"),
     [
         ({"base_url": "gpu:8000"}, "must be like http://host:port/v1"),
+        ({"base_url": "http://"}, "must be like http://host:port/v1"),
+        ({"base_url": None}, "must be like http://host:port/v1"),
         ({"base_url": "http://gpu:port/v1"}, "must be like http://host:port/v1"),
         ({"timeout": 0}, "must be positive"),
     ],
