@@ -14,6 +14,9 @@ def main() -> None:
         from langchain_sift.cli import app  # noqa: PLC0415 - needs the extra [compare]
     except MissingExtraError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # the imports take a second
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     # At its import, bitsandbytes asks for a package of faster kernels, which is no fault to report.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     app()

@@ -639,6 +639,20 @@ def test_a_store_that_does_not_exist_is_reported_before_the_model_is_loaded(
     assert "no-model" not in result.stderr.rpartition("error:")[2]
 
 
+def test_an_interrupt_during_the_imports_is_one_line() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'rich.console': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "from langchain_sift.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_commands_do_not_ask_for_the_kernels_of_bitsandbytes() -> None:
     code = (
         "import sys; from langchain_sift.__main__ import main; sys.argv = ['', '--help']\n"
