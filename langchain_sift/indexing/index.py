@@ -26,6 +26,7 @@ from langchain_sift.indexing.chroma_collections import (
 )
 from langchain_sift.indexing.embedded_texts import embed_texts, warn_of_zeros
 from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
+from langchain_sift.indexing.row_ids import content_id
 from langchain_sift.indexing.row_requests import copied_vectors, present_ids, write_rows
 from langchain_sift.indexing.sentence_embeddings import SentenceTransformerEmbeddings
 from langchain_sift.stores.location import ChromaLocation
@@ -67,26 +68,30 @@ def index_documents(
     once, another corpus gets another collection, and an interrupted run can be continued.
 
     Args:
-        documents: Documents with ids.
+        documents: The documents. One without an id gets a hash of its text and metadata as its id,
+            so of documents that are equal in both one is written.
         embeddings: Embeddings, or a model whose hidden states are the embeddings.
         directory: Chroma's folder.
         on_progress: Called with the number of documents in the collection.
 
     Raises:
-        CorpusError: If there are fewer than two documents.
+        ArgumentError: If two documents with the same id have different texts or metadata.
+        CorpusError: If there are fewer than two different documents.
         EmbeddingError: If the embeddings fail.
         StoreError: If the store fails.
     """
-    if len(documents) < 2:
+    distinct = _distinct(documents)
+    if len(distinct) < 2:
         raise CorpusError(
-            f"the corpus has {len(documents)} documents: at least 2 are needed to choose from"
+            f"the corpus has {len(distinct)} different documents: at least 2 are needed to choose "
+            "from"
         )
-    where, name = str(directory), f"sift-{_fingerprint(documents, embeddings)}"
+    where, name = str(directory), f"sift-{_fingerprint(distinct, embeddings)}"
     metadata = None
     if isinstance(embeddings, SentenceTransformerEmbeddings):
         metadata = embeddings_metadata(embeddings.model_name)
     _write(
-        where, name, documents, load=lambda: embeddings, metadata=metadata, on_progress=on_progress
+        where, name, distinct, load=lambda: embeddings, metadata=metadata, on_progress=on_progress
     )
     return open_collection(where, name, lambda _: embeddings)
 
@@ -110,7 +115,7 @@ def index_into(
     Args:
         where: Chroma's folder, or the URL of its server.
         name: Name of the collection.
-        chunks: Documents with ids; of several with the same id the first is written.
+        chunks: Documents with ids; of several that are equal the first is written.
         embeddings: A name for `load`, which is stored with the collection. None means the model
             whose name is stored.
         load: Returns the embeddings of a name, or a model, whose hidden states then are the
@@ -121,7 +126,8 @@ def index_into(
         on_progress: Called with the number of different chunks in the collection.
 
     Raises:
-        ArgumentError: As `embeddings_for`, or if there are too few chunks to fit a mean to.
+        ArgumentError: As `embeddings_for`, if there are too few chunks to fit a mean to, or if
+            different chunks have the same id.
         NotFittedError: If a model embeds and the collection does not hold its mean.
         EmbeddingError: If the embeddings fail.
         DimensionMismatch: If the collection holds vectors of another size.
@@ -146,7 +152,7 @@ def index_into(
     return _write(
         where,
         name,
-        chunks,
+        _distinct(chunks),
         load=load_checked,
         metadata=embeddings_metadata(named),
         vectors_of=vectors_of,
@@ -171,18 +177,17 @@ def _write(
     Args:
         where: Chroma's folder, or the URL of its server.
         name: Name of the collection; it is made if it does not exist.
-        documents: Documents with ids.
+        documents: Documents with different ids.
         load: Called only if a text without a vector is missing.
         metadata: Metadata of a new collection that a model does not embed.
         vectors_of: As in `index_into`.
         before_rows: As in `index_into`.
         on_progress: Called with the number of documents in the collection.
     """
-    distinct = _first_of_each_id(documents)
     collection = find_collection(where, name)
     with typed_errors(where, name):
-        present = present_ids(collection, [str(document.id) for document in distinct])
-    missing = _equal_texts_together([one for one in distinct if one.id not in present])
+        present = present_ids(collection, [str(document.id) for document in documents])
+    missing = _equal_texts_together([one for one in documents if one.id not in present])
     on_progress(len(present))
     embeddings: Embeddings | None = None
     for start in range(0, len(missing), _BATCH):
@@ -194,7 +199,7 @@ def _write(
             if not isinstance(loaded, Embeddings):
                 metadata = model_metadata(loaded.name)
                 with typed_errors(where, name):
-                    loaded = _hidden_states(where, collection, loaded, distinct)
+                    loaded = _hidden_states(where, collection, loaded, documents)
             embeddings = loaded
         vectors = {} if embeddings is None else embed_texts(embeddings, new)
         warn_of_zeros(vectors)
@@ -212,10 +217,21 @@ def _write(
     return Indexed(len(missing), len(present))
 
 
-def _first_of_each_id(documents: Sequence[Document]) -> list[Document]:
-    first: dict[str | None, Document] = {}
+def _distinct(documents: Sequence[Document]) -> list[Document]:
+    """Return each document once, with an id.
+
+    Raises:
+        ArgumentError: If different documents have the same id.
+    """
+    first: dict[str, Document] = {}
     for document in documents:
-        first.setdefault(document.id, document)
+        id_ = document.id or content_id(document.page_content, document.metadata)
+        known = first.setdefault(id_, document.model_copy(update={"id": id_}))
+        if (known.page_content, known.metadata) != (document.page_content, document.metadata):
+            raise ArgumentError(
+                f"different documents have the id {id_!r}, and one of them would be lost: give "
+                "each its own id, or none"
+            )
     return list(first.values())
 
 

@@ -42,8 +42,7 @@ class RowId:
             file: The digest of its file.
             metadata: Its metadata, in any order.
         """
-        fields = json.dumps(metadata, sort_keys=True, default=str)
-        return cls(text_digest(text), file, _digest(fields)[:12])
+        return cls(text_digest(text), file, _metadata_digest(metadata))
 
     @classmethod
     def parse(cls, id_: str) -> RowId | None:
@@ -57,6 +56,11 @@ def text_digest(text: str) -> str:
     return _digest(text)[:32]
 
 
+def content_id(text: str, metadata: Mapping[str, object]) -> str:
+    """Return an id for a document without one: equal documents have the same."""
+    return f"{text_digest(text)}-{_metadata_digest(metadata)}"
+
+
 def is_earlier_id(id_: str) -> bool:
     """Return True for an id of an earlier version: the digest of a text."""
     return _EARLIER.fullmatch(id_) is not None
@@ -65,6 +69,10 @@ def is_earlier_id(id_: str) -> bool:
 def file_digest(origin: str, path: str) -> str:
     """Return the digest of a file that belongs to an origin, such as a tenant."""
     return _digest(f"{origin}\0{path}")[:16]
+
+
+def _metadata_digest(metadata: Mapping[str, object]) -> str:
+    return _digest(json.dumps(metadata, sort_keys=True, default=str))[:12]
 
 
 def _digest(text: str) -> str:

@@ -89,8 +89,43 @@ def test_another_corpus_gets_another_collection(
 def test_a_corpus_of_fewer_than_two_documents_is_rejected(
     count: int, documents: list[Document], model: LanguageModel, tmp_path: Path
 ) -> None:
-    with pytest.raises(CorpusError, match=f"has {count} documents"):
-        index_documents(documents[:count], model, tmp_path)
+    for few in (documents[:count], [Document("equal")] * (2 * count)):
+        with pytest.raises(CorpusError, match=f"has {count} different documents"):
+            index_documents(few, model, tmp_path)
+
+
+def test_documents_without_ids_are_rows_by_text_and_metadata(tmp_path: Path) -> None:
+    texts = [f"fact {n}" for n in range(20)]
+    documents = [
+        *map(Document, texts),
+        *(Document(text, metadata={"source": "a", "page": 1}) for text in texts),
+        *(Document(text, metadata={"page": 1, "source": "a"}) for text in texts),  # the same
+        Document(texts[0], id="own", metadata={"source": "a"}),
+        Document(texts[0], id=""),
+    ]
+    embeddings = Counting()
+    store = index_documents(documents, embeddings, tmp_path)
+    stored = store.get()
+    expected = {(one.page_content, *sorted(one.metadata.items())) for one in documents}
+    found = zip(stored["documents"], stored["metadatas"], strict=True)
+    assert {(text, *sorted((fields or {}).items())) for text, fields in found} == expected
+    assert len(stored["ids"]) == len(expected) == 41
+    assert "own" in stored["ids"]
+    assert [one.id for one in documents] == [None] * 60 + ["own", ""]
+
+    count = len(embeddings.texts)
+    again = index_documents(documents, embeddings, tmp_path)
+    assert again.get() == stored
+    assert len(embeddings.texts) == count
+
+
+@pytest.mark.parametrize("other", [Document("secret", id="a"), Document("x", id="a", metadata={})])
+def test_different_documents_with_one_id_are_an_error(other: Document, tmp_path: Path) -> None:
+    documents = [Document("x", id="a", metadata={"page": 1}), Document("y", id="b"), other]
+    with pytest.raises(ArgumentError, match="different documents have the id 'a'") as caught:
+        index_documents(documents, Counting(), tmp_path)
+    assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Counting(Embeddings):
@@ -150,12 +185,12 @@ def test_chunks_are_written_unchanged(chunks: list[Document], tmp_path: Path) ->
     np.testing.assert_allclose(stored["embeddings"], expected, atol=1e-6)
 
 
-def test_the_same_id_is_one_row_and_the_first_source_stays(tmp_path: Path) -> None:
+def test_the_same_id_is_one_row_and_a_row_stays_as_it_is(tmp_path: Path) -> None:
     def chunk(id_: str, source: str) -> Document:
         return Document(f"text {id_}", id=id_, metadata={"source": source})
 
     embeddings = Counting()
-    first = [chunk("a", "first"), chunk("b", "first"), chunk("a", "second")]
+    first = [chunk("a", "first"), chunk("b", "first"), chunk("a", "first")]
     assert index(tmp_path, first, embeddings) == Indexed(added=2, present=0)
     again = [chunk("b", "third"), chunk("c", "third")]
     assert index(tmp_path, again, embeddings) == Indexed(added=1, present=1)
