@@ -9,9 +9,9 @@ from dataclasses import replace
 from types import FrameType
 
 from langchain_core.documents import Document
-from rich.console import Console
 
 from langchain_sift.cli.app import progress_bar
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.language_models.objectives.training_material import training_material
 from langchain_sift.ttft import LanguageModel, Outcome, Step, TrainedAdapter, shared_engine
@@ -22,7 +22,7 @@ def train_adapter(
     language_model: LanguageModel,
     documents: Sequence[Document],
     config: FineTuneConfig,
-    console: Console,
+    console: Terminal,
 ) -> TrainedAdapter:
     """Return an adapter that was trained on the documents, and show the progress.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -19,8 +18,6 @@ from langchain_sift.errors import require
 require("compare", "typer", "rich")
 
 import typer  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.markup import escape  # noqa: E402
 from rich.progress import (  # noqa: E402
     BarColumn,
     MofNCompleteColumn,
@@ -29,10 +26,12 @@ from rich.progress import (  # noqa: E402
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text  # noqa: E402
 
 from langchain_sift.auto_mode import ModeTable, TableSettings  # noqa: E402
 from langchain_sift.calibrated_settings import CalibratedSettings  # noqa: E402
 from langchain_sift.checks import check_choice, parse_target_modules  # noqa: E402
+from langchain_sift.cli.terminal import Terminal, to_json  # noqa: E402
 from langchain_sift.config import OBJECTIVES, FineTuneConfig  # noqa: E402
 from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
 from langchain_sift.ttft.model.load_settings import LoadSettings  # noqa: E402
@@ -79,7 +78,7 @@ def prepare(
     ] = False,
 ) -> None:
     """Set the number of threads before PyTorch and NumPy are loaded."""
-    with errors_in_one_line(Console(stderr=True)):
+    with errors_in_one_line(Terminal(stderr=True)):
         prepare_threads(threads)
 
 
@@ -94,7 +93,7 @@ class SelectionOptions(TypedDict, total=False):
 
 
 @contextmanager
-def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[None]:
+def errors_in_one_line(console: Terminal, after_interrupt: str = "") -> Iterator[None]:
     """Print an error in one line, without a traceback, and exit with code 2.
 
     Args:
@@ -109,7 +108,7 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
         yield
     except SIFTError as error:
         # The terminal wraps a long line: a name that is broken in two cannot be copied.
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         console.print(f"interrupted{after_interrupt}")
@@ -128,7 +127,7 @@ def write_errors(path: Path) -> Iterator[None]:
 def echo_for_programs(result: Mapping[str, object]) -> None:
     """Print a result as one line of JSON, except to a terminal, which shows its tables."""
     if not sys.stdout.isatty():
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        typer.echo(to_json(result))
 
 
 def names_of(text: str) -> list[str]:
@@ -141,7 +140,7 @@ def read_saved(path: Path | None) -> CalibratedSettings | None:
     return None if path is None else CalibratedSettings.load(path)
 
 
-def note_other_model(saved: CalibratedSettings | None, model: str, console: Console) -> None:
+def note_other_model(saved: CalibratedSettings | None, model: str, console: Terminal) -> None:
     """Print a note if settings were calibrated with another model."""
     if saved is not None and saved.model not in {None, model}:
         print_note(
@@ -154,7 +153,7 @@ def note_other_settings(
     saved: CalibratedSettings | None,
     selection: Mapping[str, object],
     served: ServingSettings,
-    console: Console,
+    console: Terminal,
 ) -> None:
     """Print a note for another model than the calibrated one, and for other settings of the modes.
 
@@ -171,16 +170,16 @@ def note_other_settings(
     note_other_table(saved.modes, used, console)
 
 
-def note_other_table(table: ModeTable | None, used: TableSettings, console: Console) -> None:
+def note_other_table(table: ModeTable | None, used: TableSettings, console: Terminal) -> None:
     """Print a note if a table of modes was measured with other settings than those in use."""
     note = None if table is None else table.note_on(used)
     if note is not None:
         print_note(console, note)
 
 
-def print_note(console: Console, note: str) -> None:
+def print_note(console: Terminal, note: str) -> None:
     """Print a note."""
-    console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"note: {note}", soft_wrap=True)
 
 
 def with_gguf_file(model: str | None, gguf_file: str | None) -> str | None:
@@ -278,7 +277,7 @@ def open_store(
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Progress]:
+def progress_bar(console: Terminal) -> Iterator[Progress]:
     """Show progress bars with the time elapsed and the time remaining.
 
     An error hides the bars of work that had not begun: its message says what happened.

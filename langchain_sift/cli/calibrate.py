@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import (
@@ -41,6 +40,7 @@ from langchain_sift.cli.options import (
     StoreTokenOption,
     TargetModulesOption,
 )
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.load_settings import LoadSettings
@@ -186,7 +186,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     store_header: StoreHeaderOption = None,
 ) -> None:
     """Choose the settings of retrieval for a store, or with --model those of fine-tuning."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked

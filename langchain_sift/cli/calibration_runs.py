@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from langchain_sift.auto_mode import ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import note_other_table, print_note, progress_bar
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.load_settings import LoadSettings
@@ -40,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 Prepared = Callable[["Chroma", Progress], Result]
 
 
-def read_modes(run: Path | None, console: Console) -> ModeTable | None:
+def read_modes(run: Path | None, console: Terminal) -> ModeTable | None:
     """Return the table of modes of a run folder of `compare`; None without one.
 
     Prints a note on each method and on the prompts of the run that the table lacks.
@@ -66,7 +65,7 @@ def completed(
 def note_modes(
     earlier: CalibratedSettings | None,
     settings: CalibratedSettings,
-    console: Console,
+    console: Terminal,
     *,
     timed: bool,
 ) -> None:
@@ -236,7 +235,7 @@ def prepare_fine_tuning(
     return calibrate_store
 
 
-def with_progress(prepared: Prepared, store: Chroma, console: Console) -> Result:
+def with_progress(prepared: Prepared, store: Chroma, console: Terminal) -> Result:
     """Calibrate, and show the progress."""
     with progress_bar(console) as progress:
         task = progress.add_task("reading the store", total=None)

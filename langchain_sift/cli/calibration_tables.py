@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from langchain_sift.auto_mode import TOLERANCE, ModeTable
+from langchain_sift.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from langchain_sift.calibration.calibration import Calibration, Estimate
@@ -23,7 +23,7 @@ def print_calibration(result: Calibration) -> None:
     """Print a calibration of fine-tuning."""
     from langchain_sift.calibration.search import NAMES  # noqa: PLC0415 - needs PyTorch
 
-    console = Console()
+    console = Terminal()
     noise = _table("λ'", "surrogate")
     for point in result.noise_variances:
         _add(noise, f"{point.noise_variance:g}", point.measured, f"{point.surrogate:.4f}")
@@ -48,14 +48,13 @@ def print_calibration(result: Calibration) -> None:
             f"{tuned.learning_rate:g}, k = {tuned.selection.k}, objective = {tuned.objective}, "
             f"steps per document = {tuned.steps_per_document}, layers = {tuned.target_modules}, "
             f"rank = {tuned.lora_rank}{mode}; {result.steps} gradient steps{grid}",
-            highlight=False,
         )
     _print_notes(console, result.notes)
 
 
 def print_retrieval_calibration(result: RetrievalCalibration) -> None:
     """Print a calibration of retrieval."""
-    console = Console()
+    console = Terminal()
     for index, held_out in enumerate(result.held_out):
         console.print(_kernel_table(result, index, held_out.kind))
     if len(result.counts) > 1:
@@ -67,10 +66,9 @@ def print_retrieval_calibration(result: RetrievalCalibration) -> None:
     length = "" if chosen.length_scale is None else f", length scale {chosen.length_scale:g}"
     console.print(
         f"chosen: kernel {chosen.kernel}{length}, λ' = {chosen.noise_variance:g}, k = {chosen.k}",
-        highlight=False,
     )
     for held_out in result.held_out:
-        console.print(held_out_sentence(held_out, result.queries), highlight=False)
+        console.print(held_out_sentence(held_out, result.queries))
     _print_notes(console, result.notes)
 
 
@@ -85,7 +83,7 @@ def print_modes(modes: ModeTable | None) -> None:
             figures = (f"{of.gain:+.3f}", f"{of.seconds:.3g}")
             table.add_row(*begin, mode, *figures, "auto" if mode == chosen else "")
             begin = ("", "")
-    Console().print(table)
+    Terminal().print(table)
 
 
 def held_out_sentence(held_out: HeldOutScores, queries: int) -> str:
@@ -127,9 +125,9 @@ def number_table(*headings: str) -> Table:
     return table
 
 
-def _print_notes(console: Console, notes: tuple[str, ...]) -> None:
+def _print_notes(console: Terminal, notes: tuple[str, ...]) -> None:
     for note in notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}")
 
 
 def _table(name: str, *more: str) -> Table:

@@ -7,8 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import (
@@ -73,6 +72,7 @@ from langchain_sift.cli.options import (
     TargetModulesOption,
 )
 from langchain_sift.cli.sources import CorpusSource, StoreSource, source_of
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.errors import ArgumentError, require
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
@@ -138,7 +138,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     Exit code 1 means that a condition of --fail-if holds, or that no row of a
     method has a result.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):
         from langchain_sift.comparison.defaults import Defaults
         from langchain_sift.comparison.methods import parse_methods, unused_runnables
@@ -200,9 +200,9 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     _exit_if_any(failed, console)
 
 
-def _exit_if_any(failed: Sequence[str], console: Console) -> None:
+def _exit_if_any(failed: Sequence[str], console: Terminal) -> None:
     for failure in failed:
-        console.print(f"[bold red]failed:[/] {escape(failure)}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("failed:", "bold red"), f" {failure}"), soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
@@ -216,7 +216,7 @@ def _run(
     loading: LoadSettings,
     source: StoreSource | CorpusSource,
     folder: RunFolder,
-    console: Console,
+    console: Terminal,
 ) -> list[str]:
     """Run the comparison, print its report, and return the conditions that hold."""
     from langchain_sift.cli.tables import print_report
@@ -278,7 +278,7 @@ def _location(
     return None if store is None else ChromaLocation.of(store, token=token, headers=headers or ())
 
 
-def _model_name(option: str | None, saved: CalibratedSettings | None, console: Console) -> str:
+def _model_name(option: str | None, saved: CalibratedSettings | None, console: Terminal) -> str:
     """Return the name of the model; print a note if the settings belong to another model."""
     if option is None:
         if saved is None or saved.model is None:

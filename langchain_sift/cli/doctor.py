@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from math import isnan
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from langchain_sift.cli.app import app, errors_in_one_line, open_store, progress_bar
+from langchain_sift.cli.app import (
+    app,
+    errors_in_one_line,
+    open_store,
+    print_note,
+    progress_bar,
+)
 from langchain_sift.cli.calibration_tables import number_table
 from langchain_sift.cli.options import (
     CollectionOption,
@@ -23,6 +27,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
 )
+from langchain_sift.cli.terminal import Terminal, to_json
 from langchain_sift.errors import SIFTError
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
@@ -70,7 +75,7 @@ def doctor_command(  # noqa: PLR0917 - every argument is an option of the comman
     store_header: StoreHeaderOption = None,
 ) -> None:
     """Diagnose a store: copies, similarities, languages, lengths, faults, and whether SIFT pays."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with errors_in_one_line(console):
         from langchain_sift.diagnosis import diagnose
         from langchain_sift.stores.location import ChromaLocation
@@ -93,7 +98,7 @@ def doctor_command(  # noqa: PLR0917 - every argument is an option of the comman
                 ),
             )
         if as_json:
-            typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
+            typer.echo(to_json(diagnosis.to_json()))
         else:
             _print(diagnosis)
 
@@ -103,7 +108,7 @@ def _open(
     collection: str | None,
     embeddings: str | None,
     loading: LoadSettings,
-    console: Console,
+    console: Terminal,
 ) -> Chroma:
     """Open a collection; without embeddings if it names none that can be loaded."""
     from langchain_sift.indexing.chroma_clients import connect
@@ -117,17 +122,17 @@ def _open(
             raise
         from langchain_chroma import Chroma
 
-        console.print(f"note: {error}", markup=False, highlight=False, soft_wrap=True)
+        print_note(console, str(error))
         return Chroma(name, client=connect(location), create_collection_if_not_exists=False)
 
 
 def _print(diagnosis: Diagnosis) -> None:
-    console = Console()
+    console = Terminal()
     for table in (_rows_table(diagnosis), _texts_table(diagnosis), _cosines_table(diagnosis)):
         console.print(table)
     for problem in diagnosis.problems:
-        console.print(f"problem: {problem}", markup=False, highlight=False)
-    console.print(f"advice: {diagnosis.advice}", markup=False, highlight=False)
+        console.print(f"problem: {problem}")
+    console.print(f"advice: {diagnosis.advice}")
 
 
 def _rows_table(diagnosis: Diagnosis) -> Table:

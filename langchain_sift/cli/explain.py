@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from langchain_sift.cli.app import (
     app,
@@ -34,6 +31,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
 )
+from langchain_sift.cli.terminal import Terminal, to_json
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
@@ -68,7 +66,7 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     store_header: StoreHeaderOption = None,
 ) -> None:
     """Explain the documents that SIFT chooses for a query, next to the nearest neighbours."""
-    with errors_in_one_line(Console(stderr=True)):
+    with errors_in_one_line(Terminal(stderr=True)):
         from langchain_sift.retrieval.explanation import explain
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
@@ -89,13 +87,13 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
             vectorstore = open_store(location, collection, embeddings, loading)
             explanation = explain(vectorstore, query, **options)
         if as_json:
-            typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))
+            typer.echo(to_json(asdict(explanation)))
         else:
             _print(explanation)
 
 
 def _print(explanation: Explanation) -> None:
-    console = Console()
+    console = Terminal()
     console.print(_choices_table("SIFT", explanation.sift))
     console.print(_choices_table("nearest neighbours", explanation.nearest))
     sift, nearest = explanation.sift[-1], explanation.nearest[-1]
@@ -105,13 +103,12 @@ def _print(explanation: Explanation) -> None:
         f"{nearest.posterior_variance:.3f} after nearest neighbours, "
         f"{explanation.irreducible_variance:.3f} if all {explanation.candidates} candidates "
         "were known",
-        highlight=False,
     )
     stops = ", ".join(
         f"{count or f'more than {len(explanation.sift)}'} at α = {alpha:g}"
         for alpha, count in explanation.stops.items()
     )
-    console.print(f"adaptive stopping would stop after {stops}", highlight=False)
+    console.print(f"adaptive stopping would stop after {stops}")
 
 
 def _choices_table(title: str, choices: Sequence[ExplainedChoice]) -> Table:
@@ -129,6 +126,6 @@ def _choices_table(title: str, choices: Sequence[ExplainedChoice]) -> Table:
             f"{choice.similarity:.2f}",
             like,
             str(choice.copies),
-            Text(" ".join(choice.text.split())),
+            " ".join(choice.text.split()),
         )
     return table

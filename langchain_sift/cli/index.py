@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from langchain_sift.cli.app import app, echo_for_programs, errors_in_one_line, progress_bar
 from langchain_sift.cli.options import (
@@ -17,6 +16,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
 )
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     cannot be read is listed at the end, its rows stay, and the exit code is 1.
     After an interrupt, the same command continues.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with errors_in_one_line(
         console, "; documents already written are kept: run the same command to continue"
     ):
@@ -217,7 +217,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         raise typer.Exit(1)
 
 
-def _print_outcome(console: Console, run: FileRun) -> None:
+def _print_outcome(console: Terminal, run: FileRun) -> None:
     """Print notes, the files that gave no chunks or were not read, and what changed."""
     for note in run.read.notes:
         _print(console, f"warning: {note}")
@@ -243,5 +243,5 @@ def _print_outcome(console: Console, run: FileRun) -> None:
     )
 
 
-def _print(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _print(console: Terminal, line: str) -> None:
+    console.print(line, soft_wrap=True)

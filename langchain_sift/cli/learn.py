@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from langchain_core.documents import Document
-from rich.console import Console
 
 from langchain_sift.checks import check_count, check_integer, check_positive
 from langchain_sift.cli.adapter_files import check_new, read_template, save_adapter, with_template
@@ -42,6 +41,7 @@ from langchain_sift.cli.options import (
     StoreTokenOption,
     TargetModulesOption,
 )
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.errors import ArgumentError, require
 from langchain_sift.ttft.model.load_settings import LoadSettings
 from langchain_sift.ttft.model.names import join_gguf_file
@@ -156,7 +156,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     Ctrl-C ends the training and keeps what was learned; a second Ctrl-C
     writes nothing.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.stores.location import ChromaLocation

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from langchain_sift.cli.app import app, errors_in_one_line
 from langchain_sift.cli.options import (
@@ -19,6 +17,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
 )
+from langchain_sift.cli.terminal import Terminal, to_json
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
@@ -51,7 +50,7 @@ def repair_command(  # noqa: PLR0917 - every argument is an option of the comman
     A few texts are embedded again and compared with the stored vectors. If they
     differ, nothing is written.
     """
-    with errors_in_one_line(Console(stderr=True), "; nothing was written"):
+    with errors_in_one_line(Terminal(stderr=True), "; nothing was written"):
         from langchain_sift.indexing.named_objects import load_embeddings
         from langchain_sift.indexing.repair import repair
         from langchain_sift.stores.location import ChromaLocation
@@ -67,4 +66,4 @@ def repair_command(  # noqa: PLR0917 - every argument is an option of the comman
                 lambda name: load_embeddings(name, loading),
                 rows=rows,
             )
-        typer.echo(json.dumps({"store": location.text, **asdict(repaired)}, ensure_ascii=False))
+        typer.echo(to_json({"store": location.text, **asdict(repaired)}))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from langchain_sift.cli.app import app, errors_in_one_line
+from langchain_sift.cli.terminal import Terminal
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -21,7 +21,7 @@ def report_command(
     ],
 ) -> None:
     """Write the report of a comparison again, from the rows in its folder."""
-    with errors_in_one_line(Console(stderr=True)):
+    with errors_in_one_line(Terminal(stderr=True)):
         from langchain_sift.cli.tables import print_report
         from langchain_sift.comparison.run_folder import read_report
         from langchain_sift.report.files import write_report

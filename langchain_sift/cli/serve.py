@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
 from langchain_sift.checks import parse_ceilings
@@ -45,6 +44,7 @@ from langchain_sift.cli.options import (
     StoreTokenOption,
     TargetModulesOption,
 )
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.config import API_KEY_VARIABLE, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.names import join_gguf_file
@@ -214,7 +214,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     A request may set its options in the field "ttft" of its body: {"mode": "rag",
     "k": 5, "filter": {"year": 2024}}.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with errors_in_one_line(console):
         from langchain_sift.serving import ServingSettings, SessionLimits, serve
         from langchain_sift.stores.location import ChromaLocation
@@ -267,20 +267,20 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
 
         def announce(url: str) -> None:
             """Print the address, for a reader and for programs."""
-            console.print(f"serving {served.model_id} at {url}", soft_wrap=True, highlight=False)
+            console.print(f"serving {served.model_id} at {url}", soft_wrap=True)
             typer.echo(json.dumps({"url": url, "model": served.model_id}))
 
         opening = f"opening {served.store} and loading {served.model}"
-        console.print(opening, soft_wrap=True, highlight=False)
+        console.print(opening, soft_wrap=True)
         report = partial(_report_memory, console)
         serve(served, host=host, port=port, on_open=report, on_ready=announce)
 
 
-def _report_memory(console: Console, service: Service) -> None:
+def _report_memory(console: Terminal, service: Service) -> None:
     """Print what the service keeps in memory."""
     from langchain_sift.serving.memory import describe_memory
 
-    console.print(describe_memory(service), soft_wrap=True, highlight=False)
+    console.print(describe_memory(service), soft_wrap=True)
 
 
 def _default_mode(saved: CalibratedSettings | None) -> str:

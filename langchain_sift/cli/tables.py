@@ -11,11 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from langchain_sift.cli.app import echo_for_programs
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.report.metrics import RETRIEVAL_METRICS
 from langchain_sift.report.side_by_side import QuestionAnswers, answers_of
 from langchain_sift.report.tables import metric_name
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MOST_REASONS = 3  # of rows without a result
 _SHOWN_QUESTIONS = 3  # the page shows all
 _SHOWN_CHARACTERS = 240  # of an answer
-_MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: ""}
+_MARKS = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text()}
 _WIDEST = 6  # characters of a heading on one line
 _METHOD_WIDTH, _GAP_WIDTH = 15, 3
 _NARROW = 80  # characters of a terminal; a narrower one cuts
@@ -45,50 +45,48 @@ def print_report(report: Report, failed: Sequence[str] = ()) -> None:
         report: The report.
         failed: The conditions that hold; only the JSON has them.
     """
-    console = Console(stderr=not sys.stdout.isatty())
+    console = Terminal(stderr=not sys.stdout.isatty())
     for answered in answers_of(report, count=_SHOWN_QUESTIONS):
         _print_answers(console, answered)
     for protocol in report.protocols:
         for group in (None, *(report.groups if len(report.groups) > 1 else ())):
             console.print(_table(report, protocol, group, max(_NARROW, console.width)))
-        console.print(
-            f"{protocol}: {report.findings[protocol].verdict}", markup=False, highlight=False
-        )
+        console.print(f"{protocol}: {report.findings[protocol].verdict}")
     _print_failures(console, report)
     if report.memory:
         peaks = ", ".join(f"{size / 1e9:.2f} GB {kind}" for kind, size in report.memory.items())
-        console.print(f"peak of memory: {peaks}", highlight=False)
+        console.print(f"peak of memory: {peaks}")
     for note in report.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}")
     if report.leaks:
         advice = "" if report.leaks_excluded else " --leaks exclude leaves them out."
-        console.print(f"leaks: {report.leak_notice}{advice}", highlight=False)
-    console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
+        console.print(f"leaks: {report.leak_notice}{advice}")
+    console.print(f"report: {report.path}", soft_wrap=True)
     memory = {"memory": dict(report.memory)} if report.memory else {}
     echo_for_programs(report.to_json() | memory | ({"failed": list(failed)} if failed else {}))
 
 
-def _print_answers(console: Console, answered: QuestionAnswers) -> None:
+def _print_answers(console: Terminal, answered: QuestionAnswers) -> None:
     """Print a question and the answers of all methods, as a conversation."""
-    console.print(Text.assemble(("Question  ", "bold"), answered.question), highlight=False)
+    console.print(Text.assemble(("Question  ", "bold"), answered.question))
     if answered.reference:
-        console.print(Text.assemble(("Expected  ", "bold"), answered.reference), highlight=False)
+        console.print(Text.assemble(("Expected  ", "bold"), answered.reference))
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for answer in answered.answers:
         text = textwrap.shorten(answer.text, _SHOWN_CHARACTERS, placeholder=" …")
-        table.add_row(answer.method, _MARKS[answer.is_right], Text(text))
+        table.add_row(answer.method, _MARKS[answer.is_right], text)
     console.print(table, "")
 
 
-def _print_failures(console: Console, report: Report) -> None:
+def _print_failures(console: Terminal, report: Report) -> None:
     reasons = Counter(row.failure for row in report.rows if row.failure is not None)
     if reasons:
         console.print(f"{reasons.total()} of {len(report.rows)} rows have no result:")
     for reason, count in reasons.most_common(_MOST_REASONS):
-        console.print(f"  {count} x {reason}", markup=False, highlight=False)
+        console.print(f"  {count} x {reason}")
 
 
 def _table(report: Report, protocol: str, group: str | None, width: int) -> Table:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from langchain_chroma import Chroma
-from rich.console import Console
 from typer.testing import CliRunner, Result
 from unit_tests.word_embeddings import WordEmbeddings
 
@@ -18,6 +16,7 @@ from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSetti
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.cli import app
 from langchain_sift.cli.calibration_runs import note_modes
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.report.rows import ChosenDocument, Row, plain
 
 pytestmark = pytest.mark.slow
@@ -217,15 +216,14 @@ def test_a_table_that_was_measured_with_other_settings_is_named(
     ("mode", "minutes", "notes"), [(None, 1, 1), (None, None, 0), ("rag", 1, 0)]
 )
 def test_a_search_that_had_no_time_for_the_modes_is_named(
-    mode: str | None, minutes: int | None, notes: int
+    mode: str | None, minutes: int | None, notes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned = CalibratedFineTuning(
         CalibratedSelection(1.0, 6, 30), 1e-3, 4, 4.0, 128, "m", "document", 0, mode=mode
     )
-    written = io.StringIO()
-    console = Console(file=written, width=200)
-    note_modes(None, CalibratedSettings(fine_tuning=tuned), console, timed=minutes is not None)
-    assert written.getvalue().count("no time was left to compare the modes") == notes
+    settings = CalibratedSettings(fine_tuning=tuned)
+    note_modes(None, settings, Terminal(stderr=True), timed=minutes is not None)
+    assert capsys.readouterr().err.count("no time was left to compare the modes") == notes
 
 
 def test_a_folder_without_a_comparison_has_no_modes(folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import json
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from unittest import mock
 import chromadb
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
-from rich.console import Console
 from typer.testing import CliRunner, Result
 from unit_tests.indexing.sample_files import pdf
 
@@ -24,6 +22,7 @@ from langchain_sift import CalibratedSettings
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.cli import app
 from langchain_sift.cli.app import echo_for_programs, progress_bar
+from langchain_sift.cli.terminal import Terminal
 from langchain_sift.errors import ArgumentError
 from langchain_sift.indexing.companions import is_companion
 
@@ -48,18 +47,20 @@ def test_the_version_is_that_of_the_package() -> None:
     assert (result.exit_code, result.stdout) == (0, f"{version('langchain-sift')}\n")
 
 
-def test_an_error_hides_the_bars_of_work_that_had_not_begun() -> None:
+def test_an_error_hides_the_bars_of_work_that_had_not_begun(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def fail() -> None:
-        with progress_bar(Console(file=printed)) as progress:
+        with progress_bar(Terminal(stderr=True)) as progress:
             progress.update(progress.add_task("reading", total=2), completed=1)
             progress.add_task("embedding", total=None)
             raise ArgumentError("wrong")
 
-    printed = io.StringIO()
     with pytest.raises(ArgumentError):
         fail()
-    assert "reading" in printed.getvalue()
-    assert "embedding" not in printed.getvalue()
+    printed = capsys.readouterr().err
+    assert "reading" in printed
+    assert "embedding" not in printed
 
 
 def test_files_without_text_are_named_and_pdfs_with_a_cure(tmp_path: Path) -> None:

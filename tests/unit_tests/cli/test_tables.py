@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from langchain_sift.cli.tables import print_report
@@ -110,6 +113,48 @@ def test_the_first_answers_are_shown_as_a_conversation(
     first = next(line for line in lines if "base" in line and "✗" in line)
     assert "[bold]no idea[/]" in first  # the text of a model is no markup
     assert max(len(line) for line in lines if not line.startswith(("{", "report"))) <= 80
+
+
+def test_names_are_printed_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    groups, methods, metric = ["src/[/slug]/page.tsx", "[math]"], ["[red]", ":cat:"], "[b]"
+    rows = [
+        Row("qa", f"{group}{n}", group, method, answer=f"{method} answers", scores={metric: 0.5})
+        for group in groups
+        for method in methods
+        for n in range(2)
+    ]
+    path = Path("o/run[old]/:dog:/report.html")
+    text = "\n".join(shown(Report(tuple(rows), path=path), capsys))
+    for name in (*groups, *methods, metric, f"report: {path}", "[red] answers"):
+        assert name in text
+
+
+def test_no_control_character_reaches_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    controls = "".join(map(chr, [*range(9), *range(11, 32), *range(0x7F, 0xA0), 0x202E, 0x2066]))
+    rows = [
+        Row("qa", f"p{controls}", group, method, answer=f"a{controls}", scores={"f1": 0.5})
+        for group in (f"g{controls}", "other")
+        for method in (f"m{controls}", "base")
+    ]
+    rows.append(Row("qa", "q", "other", "base", failure=f"f{controls}"))
+    found = Report(
+        tuple(rows),
+        {"notes": [f"n{controls}"]},
+        prompt_texts={f"p{controls}": f"When{controls}?"},
+        references={f"p{controls}": f"in{controls}"},
+    )
+    print_report(found)
+    printed = capsys.readouterr()
+    assert not {*controls} & {*printed.out, *printed.err}
+    for begin in ("When", "in", "a", "m", "g", "f", "n"):
+        assert f"{begin}�" in printed.err
+    assert json.loads(printed.out) == json.loads(json.dumps(found.to_json()))
 
 
 def test_a_method_without_a_result_has_dashes(capsys: pytest.CaptureFixture[str]) -> None:
