@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from langchain_core.vectorstores import VectorStore
@@ -25,17 +25,19 @@ from langchain_sift.calibration.retrieval_calibration import (
 from langchain_sift.calibration.trial_queries import TrialQuery
 from langchain_sift.checks import check_integer
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.errors import CorpusError
+from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.report.intervals import Verdict, judge
-from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS, KernelSettings
+from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS, KernelSettings, kernel_settings
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
 from langchain_sift.stores.calls import run
+from langchain_sift.stores.embedding_calls import embeddings_of
 from langchain_sift.stores.interface import blocking_adapter_for
 from langchain_sift.stores.sampling import SampledRow, sampled_rows
 
 _LENGTH_SCALES = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
-_OTHERS = (
+_KERNELS = (
+    DEFAULT_SETTINGS,
     *(
         KernelSettings("linear", DEFAULT_LENGTH_SCALE, noise_variance)
         for noise_variance in (30.0, 10.0, 3.0, 1.0, 0.1, 0.01)
@@ -46,9 +48,6 @@ _OTHERS = (
         for noise_variance in (4.0, 1.0, 0.1)
     ),
 )
-KERNELS = (DEFAULT_SETTINGS, *(each for each in _OTHERS if each != DEFAULT_SETTINGS))
-"""The settings to choose from; of equal ones the first, which is the default."""
-
 MIN_QUERIES = 10
 _FEW_QUERIES = 50
 
@@ -97,7 +96,7 @@ def calibrate_retrieval(
 
     Raises:
         ArgumentError: If a number is out of range, the metric is unknown or belongs to other
-            labels, or the store has none of the relevant documents.
+            labels, the store has none of the relevant documents, or no settings find one.
         CorpusError: If there are fewer than 10 queries with a label, or as few different texts.
         StoreError: If the store does not answer, or its documents cannot be listed.
     """
@@ -113,13 +112,19 @@ def calibrate_retrieval(
     labelled = labelled_queries(
         vectorstore, queries, metric=metric, label_key=label_key, fetch_k=max(fetch_k, k)
     )
-    counts = documents_counts(k)
+    counts, kernels = documents_counts(k), kernels_to_try(embeddings_of(vectorstore))
     measured = []
     for trial in labelled.trials:
-        measured.append(_Measured.of(trial, counts))
+        measured.append(_Measured.of(trial, kernels, counts))
         on_progress("measuring queries", len(measured), labelled.count)
+    if not any(query.scores.any() for query in measured):
+        raise ArgumentError(
+            f"no settings find a relevant document for any query ({labelled.metric} is 0): check "
+            f"that the labels belong to this store, or raise k, which is {k}"
+        )
     return _calibrated(
         {labelled.metric: measured},
+        kernels,
         counts,
         fetch_k=max(fetch_k, k),
         labelled=True,
@@ -141,13 +146,14 @@ def calibrate_on_sample(
     _check_enough(len(sample), "different texts with a vector: index more documents")
     fetch_k = max(fetch_k, k)
     kinds: dict[str, list[_Measured]] = {"one sentence": [], "two sentences": []}
+    kernels = kernels_to_try(embeddings_of(vectorstore))
     made = made_queries(vectorstore, sample, fetch_k=fetch_k, seed=seed)
     for done, queries in enumerate(made, start=1):
         if queries is not None:
             for measured, trial in zip(kinds.values(), queries, strict=True):
-                measured.append(_Measured.of(trial, (k,)))
+                measured.append(_Measured.of(trial, kernels, (k,)))
         on_progress("measuring queries", done, len(sample))
-    return _calibrated(kinds, (k,), fetch_k=fetch_k, labelled=False, notes=(), seed=seed)
+    return _calibrated(kinds, kernels, (k,), fetch_k=fetch_k, labelled=False, notes=(), seed=seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,13 +162,26 @@ class _Measured:
 
     source: str
     scores: Array
-    """Scores of nearest neighbours, then of each of `KERNELS`, shape (1 + settings, counts)."""
+    """Scores of nearest neighbours, then of each of the settings, shape (1 + settings, counts)."""
 
     @classmethod
-    def of(cls, trial: TrialQuery, counts: Sequence[int]) -> _Measured:
+    def of(
+        cls, trial: TrialQuery, kernels: Sequence[KernelSettings], counts: Sequence[int]
+    ) -> _Measured:
         """Score all choices for a query."""
-        kernels = (None, *KERNELS)
-        return cls(trial.source, np.array([trial.scores(kernel, counts) for kernel in kernels]))
+        every = (None, *kernels)
+        return cls(trial.source, np.array([trial.scores(kernel, counts) for kernel in every]))
+
+
+def kernels_to_try(embeddings: object) -> tuple[KernelSettings, ...]:
+    """Return the settings to choose from, the default of the embeddings first.
+
+    Of equally good settings the first are chosen.
+    """
+    default = kernel_settings(embeddings)
+    if default.kernel == "linear":  # the length scale has no effect
+        default = replace(default, length_scale=DEFAULT_LENGTH_SCALE)
+    return tuple(dict.fromkeys((default, *_KERNELS)))
 
 
 def _check_enough(queries: int, named: str, reason: str = "") -> None:
@@ -174,6 +193,7 @@ def _check_enough(queries: int, named: str, reason: str = "") -> None:
 
 def _calibrated(
     kinds: Mapping[str, Sequence[_Measured]],
+    kernels: Sequence[KernelSettings],
     counts: Sequence[int],
     *,
     fetch_k: int,
@@ -197,12 +217,12 @@ def _calibrated(
         "sift", "nearest", last, gain, prompts=len(first), lower_is_better=False, limit=1.0
     )
     return RetrievalCalibration(
-        selection=_selection(KERNELS[settings], k=counts[count], fetch_k=fetch_k),
+        selection=_selection(kernels[settings], k=counts[count], fetch_k=fetch_k),
         labelled=labelled,
         queries=len(first),
         kernels=tuple(
             KernelPoint(kernel, tuple(float(kind.sift[:, n, -1].mean()) for kind in scores))
-            for n, kernel in enumerate(KERNELS)
+            for n, kernel in enumerate(kernels)
         ),
         nearest=tuple(float(kind.nearest[:, -1].mean()) for kind in scores),
         counts=tuple(

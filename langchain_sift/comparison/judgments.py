@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.report.metrics import ANSWER_HIT, contains_answer
+from langchain_sift.report.metrics import ANSWER_HIT, between_spaces, contains_answer
 from langchain_sift.report.ranking import Judgments, ranking_scores
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class Labels:
     """By the id of the prompt; a prompt without a label is not scored."""
 
     notes: tuple[str, ...] = ()
-    """Numbers of prompts without a label and of relevant documents that the store lacks."""
+    """Numbers of prompts without a label, and of relevant documents and of answers that the store
+    lacks."""
 
     relevant: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The ids of the relevant documents of the store by the id of the prompt."""
@@ -130,13 +131,14 @@ class Labels:
                 f"{len(prompts) - len(labels)} of {len(prompts)} prompts have neither relevant "
                 "documents nor answers: the protocol retrieval leaves them out."
             )
+        notes += [*_missing(labels.values(), corpus), *_unanswered(labels.values(), corpus)]
         ids = corpus.ids_by_label()
         relevant = {
             prompt: tuple(id for name in label.judgments.grades for id in ids.get(name, [name]))
             for prompt, label in labels.items()
             if label.judgments.grades
         }
-        return cls(labels, (*notes, *_missing(labels.values(), corpus)), relevant)
+        return cls(labels, tuple(notes), relevant)
 
 
 def _in_store(judgments: Judgments, corpus: Corpus) -> Judgments:
@@ -175,6 +177,25 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
     return [
         f"{len(missing)} of {len(relevant)} relevant documents, of {of}, are not in the store "
         f"({named}). They count as relevant, and no method can find them."
+    ]
+
+
+def _unanswered(labels: Collection[Label], corpus: Corpus) -> list[str]:
+    """Return a note on the prompts whose answers no document contains; none without such prompts.
+
+    Answers count where no relevant documents are known.
+    """
+    answers = [label.answers for label in labels if not label.judgments.grades]
+    if not answers:
+        return []
+    # No answer has the newline that separates two documents.
+    words = "\n".join(between_spaces(one.page_content) for one in corpus.candidates.documents)
+    lost = sum(not any(between_spaces(one) in words for one in each) for each in answers)
+    if not lost:
+        return []
+    return [
+        f"No document of the store contains an answer of {lost} of {len(answers)} prompts: no "
+        "method can find one."
     ]
 
 

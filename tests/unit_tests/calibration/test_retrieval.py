@@ -17,10 +17,15 @@ from unit_tests.word_embeddings import WordEmbeddings
 from langchain_sift import SIFTRetriever
 from langchain_sift.calibration import calibrate_retrieval
 from langchain_sift.calibration.made_queries import made_queries, sentences_of
-from langchain_sift.calibration.retrieval import KERNELS
+from langchain_sift.calibration.retrieval import kernels_to_try
 from langchain_sift.comparison import Prompt
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.report.ranking import ranking_scores
+from langchain_sift.retrieval.defaults import (
+    DEFAULT_SETTINGS,
+    DEFAULT_SETTINGS_RBF,
+    KernelSettings,
+)
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.interface import blocking_adapter_for
 from langchain_sift.stores.sampling import sampled_rows
@@ -81,8 +86,9 @@ def test_scores_are_those_of_a_retriever_with_the_same_settings(metric: str) -> 
 
     assert found.nearest[0] == pytest.approx(score(search_type="similarity"))
     by_settings = {point.settings: point.scores[0] for point in found.kernels}
-    assert set(by_settings) == set(KERNELS)
-    for settings in KERNELS[::5]:
+    kernels = kernels_to_try(WordEmbeddings())
+    assert set(by_settings) == set(kernels)
+    for settings in kernels[::5]:
         assert by_settings[settings] == pytest.approx(
             score(
                 kernel=settings.kernel,
@@ -136,6 +142,56 @@ def test_answers_are_found_in_the_texts_and_missing_labels_are_reported() -> Non
     notes = " ".join(calibrate_retrieval(store_of(facts(copies=4)), both, k=3).notes)
     assert "no such id" in notes
     assert "1 queries have other labels" in notes
+
+
+def test_queries_that_find_nothing_choose_nothing() -> None:
+    store = store_of(facts())
+    unanswered = [
+        Prompt(id=str(n), text=f"number{n} part0", answers=(f"number{n} nowhere",))
+        for n in range(20)
+    ]
+    with pytest.raises(ArgumentError, match=r"for any query \(answer_hit is 0\).*k, which is 3"):
+        calibrate_retrieval(store, unanswered, k=3)
+    # Texts that are in the store, and far from the query.
+    far = [Prompt(id=str(n), text=f"number{n} part0", relevant=[f"{n + 15}-0"]) for n in range(12)]
+    with pytest.raises(ArgumentError, match=r"for any query \(hit is 0\).*k, which is 1"):
+        calibrate_retrieval(store, far, metric="hit", k=1, fetch_k=1)
+    some = [replace(each, answers=("part1",)) for each in unanswered[:12]]
+    notes = calibrate_retrieval(store, [*some, *unanswered[12:]], k=3).notes
+    assert "contains an answer of 8 of 20 prompts" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "expected"),
+    [
+        ({}, DEFAULT_SETTINGS),
+        ({"noise_variance": 10.0}, replace(DEFAULT_SETTINGS, noise_variance=10.0)),
+        (
+            {"noise_variance": 7.5, "length_scale": 0.3},
+            replace(DEFAULT_SETTINGS, noise_variance=7.5),
+        ),
+        ({"kernel": "rbf"}, DEFAULT_SETTINGS_RBF),
+        ({"kernel": "rbf", "length_scale": 0.33}, replace(DEFAULT_SETTINGS_RBF, length_scale=0.33)),
+    ],
+)
+def test_of_equal_settings_the_default_of_the_embeddings_is_chosen(
+    defaults: dict[str, object], expected: KernelSettings
+) -> None:
+    embeddings = WordEmbeddings()
+    vars(embeddings).update(defaults)
+    store = InMemoryVectorStore(embeddings)
+    store.add_documents(facts())
+    # A text itself is the query: all settings find it first.
+    labelled = [
+        Prompt(id=fact.id, text=fact.page_content, relevant=[fact.id]) for fact in facts()[:12]
+    ]
+    found = calibrate_retrieval(store, labelled, metric="mrr", k=2)
+    assert {point.scores for point in found.kernels} == {(1.0,)}
+    assert len({point.settings for point in found.kernels}) == len(found.kernels)
+    chosen = found.selection
+    assert (chosen.kernel, chosen.noise_variance) == (expected.kernel, expected.noise_variance)
+    if chosen.kernel == "rbf":
+        assert chosen.length_scale == expected.length_scale
 
 
 def test_bad_input_is_named() -> None:

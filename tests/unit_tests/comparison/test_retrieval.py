@@ -19,6 +19,7 @@ from langchain_sift import Report, compare
 from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.run_folder import read_report
 from langchain_sift.errors import ArgumentError
+from langchain_sift.report.metrics import contains_answer
 from langchain_sift.report.ranking import ranking_scores
 
 if TYPE_CHECKING:
@@ -176,6 +177,22 @@ def test_documents_that_the_store_lacks_are_relevant_and_reported(
         compare(lost, vectorstore=store, protocols=("retrieval",))
     with pytest.raises(ArgumentError, match='no prompt has "relevant" documents or "answers"'):
         compare(["bread"], vectorstore=store, protocols=("retrieval",))
+
+
+def test_answers_that_no_document_contains_are_reported(make_store: Callable[..., Chroma]) -> None:
+    answers = [("The North!",), ("no such answer", "ship"), ("nor this",), ("sh",)]
+    prompts = [
+        *(Prompt(str(n), "what came by ship", answers=each) for n, each in enumerate(answers)),
+        Prompt("bread", "bread", relevant=["bread-0"], answers=("not read",)),
+    ]
+    store = make_store(TEXTS)
+    report = compare(prompts, vectorstore=store, protocols=("retrieval",), k=len(TEXTS))
+    contained = [any(contains_answer(text, each) for text in TEXTS.values()) for each in answers]
+    assert contained == [True, True, False, False]
+    hits = [by_prompt(report, "nearest", len(TEXTS))[str(n)]["answer_hit"] for n in range(4)]
+    assert hits == contained
+    (note,) = [note for note in report.notes if "answer" in note]
+    assert "contains an answer of 2 of 4 prompts: no method can find one" in note
 
 
 def test_labels_may_name_the_files_of_chunks(make_store: Callable[..., Chroma]) -> None:
