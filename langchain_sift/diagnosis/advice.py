@@ -10,6 +10,7 @@ from langchain_sift.diagnosis.languages import NO_LANGUAGE
 from langchain_sift.diagnosis.lengths import Lengths
 from langchain_sift.diagnosis.row_counts import RowCounts
 from langchain_sift.diagnosis.similarities import Similarities
+from langchain_sift.report.intervals import Interval
 
 _LEAST_SHARE = 0.05  # of the texts in a language
 _MIXED_NORMS = 1.01  # longest norm by shortest
@@ -69,10 +70,13 @@ def problems_of(
     return tuple(problems)
 
 
-def advice_for(similarities: Similarities, calibration: RetrievalCalibration | None) -> str:
+def advice_for(
+    rows: RowCounts, similarities: Similarities, calibration: RetrievalCalibration | None
+) -> str:
     """Return a sentence on what SIFT will bring in a store, and with which settings.
 
     Args:
+        rows: The counts of the store's rows.
         similarities: The cosines of the store's texts.
         calibration: The settings chosen without labels. None means that none could be chosen.
     """
@@ -82,7 +86,14 @@ def advice_for(similarities: Similarities, calibration: RetrievalCalibration | N
             "(--sample)."
         )
     duplicates = f"{similarities.near_duplicates:.0%} of the texts have a near duplicate"
-    many = similarities.near_duplicates >= _MANY_DUPLICATES
+    # The cosines and the gain are those of different texts: they say nothing of copies.
+    has_copies = rows.exact_copies >= _MANY_DUPLICATES
+    if has_copies:
+        duplicates = (
+            f"{rows.exact_copies:.0%} of the rows repeat the text of another, and SIFT returns "
+            f"each text once; {duplicates}"
+        )
+    many = has_copies or similarities.near_duplicates >= _MANY_DUPLICATES
     if calibration is None:
         promise = "SIFT may pay" if many else "SIFT may help with questions of several parts"
         needed = (
@@ -92,22 +103,33 @@ def advice_for(similarities: Similarities, calibration: RetrievalCalibration | N
         )
         return f"{promise}: {duplicates}. Settings could not be chosen: that needs {needed}."
     gain = calibration.held_out[-1].gain
-    if gain.low > 0 and many:
-        promise = "SIFT will pay"
-    elif gain.low > 0:
-        promise = "SIFT will pay for questions of several parts, and change little for others"
-    elif gain.high < 0:
-        promise = "SIFT will not pay"
-    elif max(-gain.low, gain.high) <= _LITTLE:
-        promise = "SIFT will change little"
-    else:
-        promise = "The store does not tell whether SIFT will pay"
+    promise = _promise(gain, many=many, has_copies=has_copies)
     return (
         f"{promise}: {duplicates}, and for queries of two sentences the share of their sources "
         f"that it finds differs from nearest neighbours' by {100 * gain.value:+.1f} points "
         f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}). Use {_settings(calibration)}; with "
         "labelled queries, `calibrate --queries` chooses more surely."
     )
+
+
+def _promise(gain: Interval, *, many: bool, has_copies: bool) -> str:
+    """Return the first words of the advice.
+
+    Args:
+        gain: The gain over nearest neighbours for queries of two sentences, among different texts.
+        many: True if many texts have copies or near duplicates.
+        has_copies: True if many have copies.
+    """
+    if gain.high < 0:
+        return "SIFT will not pay" + (", except that it leaves out copies" if has_copies else "")
+    if gain.low > 0:
+        others = "" if many else " for questions of several parts, and change little for others"
+        return f"SIFT will pay{others}"
+    if has_copies:
+        return "SIFT will pay where the store's own search returns copies"
+    if max(-gain.low, gain.high) <= _LITTLE:
+        return "SIFT will change little"
+    return "The store does not tell whether SIFT will pay"
 
 
 def _settings(calibration: RetrievalCalibration) -> str:

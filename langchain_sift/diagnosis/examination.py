@@ -90,7 +90,7 @@ def diagnose(
         lengths=lengths,
         calibration=calibration,
         problems=problems_of(counts, languages, lengths, dimensions),
-        advice=advice_for(similarities, calibration),
+        advice=advice_for(counts, similarities, calibration),
     )
 
 

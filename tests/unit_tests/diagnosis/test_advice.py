@@ -8,24 +8,30 @@ from langchain_sift.calibrated_settings import CalibratedSelection
 from langchain_sift.calibration.cross_validation import HeldOutScores
 from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
 from langchain_sift.diagnosis.advice import advice_for
+from langchain_sift.diagnosis.row_counts import RowCounts
 from langchain_sift.diagnosis.similarities import Distribution, Similarities
 from langchain_sift.report.intervals import Interval
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "duplicates", "advice"),
+    ("low", "high", "copies", "duplicates", "advice"),
     [
-        (0.01, 0.2, 0.5, "SIFT will pay: "),
-        (0.01, 0.2, 0.0, "SIFT will pay for questions of several parts"),
-        (-0.2, -0.01, 0.5, "SIFT will not pay: "),
-        (-0.02, 0.03, 0.0, "SIFT will change little: "),
-        (0.0, 0.0, 0.0, "SIFT will change little: "),
-        (-0.02, 0.2, 0.0, "The store does not tell whether SIFT will pay: "),
-        (-0.2, 0.02, 0.5, "The store does not tell whether SIFT will pay: "),
+        (0.01, 0.2, 0.0, 0.5, "SIFT will pay: "),
+        (0.01, 0.2, 0.0, 0.0, "SIFT will pay for questions of several parts"),
+        (0.01, 0.2, 0.5, 0.0, "SIFT will pay: 50% of the rows repeat"),
+        (-0.2, -0.01, 0.0, 0.5, "SIFT will not pay: "),
+        (-0.2, -0.01, 0.5, 0.5, "SIFT will not pay, except that it leaves out copies: "),
+        (-0.02, 0.03, 0.0, 0.0, "SIFT will change little: "),
+        (-0.02, 0.03, 0.05, 0.0, "SIFT will change little: "),
+        (0.0, 0.0, 0.0, 0.0, "SIFT will change little: "),
+        (0.0, 0.0, 0.8, 0.0, "SIFT will pay where the store's own search returns copies: 80% of"),
+        (-0.02, 0.2, 0.0, 0.0, "The store does not tell whether SIFT will pay: "),
+        (-0.02, 0.2, 0.8, 0.0, "SIFT will pay where the store's own search returns copies: 80% of"),
+        (-0.2, 0.02, 0.0, 0.5, "The store does not tell whether SIFT will pay: "),
     ],
 )
 def test_the_advice_follows_the_interval(
-    low: float, high: float, duplicates: float, advice: str
+    low: float, high: float, copies: float, duplicates: float, advice: str
 ) -> None:
     gain = Interval((low + high) / 2, low, high, 20)
     scores = HeldOutScores("two sentences", Interval(0.5, 0.4, 0.6, 20), gain, gain)
@@ -40,7 +46,28 @@ def test_the_advice_follows_the_interval(
         verdict="cannot tell",
         notes=(),
     )
-    assert advice_for(similarities(20, duplicates), calibration).startswith(advice)
+    given = advice_for(rows(copies), similarities(20, duplicates), calibration)
+    assert given.startswith(advice)
+    assert ("SIFT returns each text once" in given) is (copies >= 0.1)
+
+
+def rows(copies: float) -> RowCounts:
+    texts = round(100 * (1 - copies))
+    return RowCounts(
+        rows=100,
+        complete=True,
+        without_text=0,
+        blank=0,
+        texts=texts,
+        exact_copies=copies,
+        most_copies=101 - texts,
+        dimensions=(48,),
+        zero_vectors=0,
+        non_finite_vectors=0,
+        unit_vectors=1.0,
+        shortest_norm=1.0,
+        longest_norm=1.0,
+    )
 
 
 def similarities(texts: int, duplicates: float) -> Similarities:
@@ -49,6 +76,11 @@ def similarities(texts: int, duplicates: float) -> Similarities:
 
 
 def test_without_a_measurement_nothing_is_promised() -> None:
-    assert advice_for(similarities(5, 0.5), None).startswith("SIFT may pay: ")
-    assert advice_for(similarities(5, 0.0), None).startswith("SIFT may help with questions")
-    assert advice_for(similarities(1, 0.0), None).startswith("One text does not tell")
+    for copies, texts, duplicates, advice in (
+        (0.0, 5, 0.5, "SIFT may pay: "),
+        (0.5, 5, 0.0, "SIFT may pay: 50% of the rows repeat"),
+        (0.0, 5, 0.0, "SIFT may help with questions"),
+        (0.9, 1, 0.0, "One text does not tell"),
+    ):
+        given = advice_for(rows(copies), similarities(texts, duplicates), None)
+        assert given.startswith(advice)

@@ -12,6 +12,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from unit_tests.word_embeddings import WordEmbeddings
 
+from langchain_sift import SIFTRetriever
 from langchain_sift.diagnosis import diagnose
 from langchain_sift.errors import ArgumentError, CorpusError
 
@@ -55,6 +56,19 @@ def test_copies_and_lengths_of_a_store_are_reported_and_settings_advised(texts: 
         "measuring queries",
     ]
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_store_whose_texts_are_stored_five_times_repeats_itself(texts: list[str]) -> None:
+    store = in_memory(texts * 5)
+    found = diagnose(store, queries=30, k=5)
+    assert found.rows.exact_copies == pytest.approx(0.8)
+    assert found.advice.startswith("SIFT will pay")
+    assert "80% of the rows repeat the text of another" in found.advice
+    # What the advice says, for a query that is one of the texts.
+    for search_type in ("sift", "similarity"):
+        retriever = SIFTRetriever(vectorstore=store, search_type=search_type, k=5)
+        assert len({one.page_content for one in retriever.invoke(texts[0])}) == 5
+    assert {one.page_content for one in store.similarity_search(texts[0], k=5)} == {texts[0]}
 
 
 @pytest.mark.filterwarnings("error")
