@@ -274,6 +274,30 @@ def test_a_narrow_page_does_not_scroll_sideways(visit):
     assert content <= width
 
 
+@pytest.mark.parametrize("width", [400, 1400])
+def test_long_headings_stay_within_their_columns(visit, tmp_path, width):
+    names = ["high_school_government_and_politics", "Donaudampfschifffahrtskapitän", "math"]
+    rows = [
+        Row("qa", f"{group}{n}", group, method, answer="a", scores=dict.fromkeys(names, 0.5))
+        for group in names
+        for method in (BASE, "rag:sift")
+        for n in range(2)
+    ]
+    page = write_html(Report(tuple(rows)), tmp_path / "report.html", {}).path.read_text("utf-8")
+    visited = visit(
+        """
+        return [...document.querySelectorAll("thead th button")].map(button => {
+          const inner = button.getBoundingClientRect();
+          const outer = button.parentElement.getBoundingClientRect();
+          return [button.textContent, inner.left - outer.left, outer.right - inner.right];
+        });""",
+        f"--window-size={width},900",
+        change=lambda _: page,
+    )
+    assert {*names, *(f"{name} (2)" for name in names)} <= {text for text, *_ in visited.result}
+    assert [text for text, *rest in visited.result if min(rest) < -0.5] == []
+
+
 def test_a_dark_page_has_light_ink(visit):
     def brightness(change):
         visited = visit(
