@@ -23,6 +23,7 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from langchain_sift.language_models.answer import Answer
+from langchain_sift.language_models.bound_models import BindableChatModel
 from langchain_sift.language_models.call_settings import released_on_error
 from langchain_sift.language_models.chat_reply import ChatAnswer
 from langchain_sift.language_models.chat_templates.template_arguments import (
@@ -44,7 +45,7 @@ from langchain_sift.language_models.structured_output.parsers import structured_
 from langchain_sift.ttft import LanguageModel
 
 
-class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
+class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel, BindableChatModel):
     """Answers each prompt after one LoRA gradient step on each relevant document.
 
     For each prompt, the model retrieves documents, is fine-tuned on them in order (test-time
@@ -104,8 +105,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
     does not read are ignored, with a warning."""
 
     enable_thinking: bool | None = None
-    """If False, a model that can leave out its reasoning does so; short for the argument of this
-    name in `chat_template_kwargs`. None means the template's default."""
+    """If False, a model leaves out its reasoning if it can; this is the template's argument."""
 
     retrieval_query: Annotated[QueryOf | str, BeforeValidator(check_query)] = Field(
         default=last_human_text, exclude=True

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import (
     JsonOutputKeyToolsParser,
@@ -17,7 +17,7 @@ from langchain_core.output_parsers import (
     PydanticToolsParser,
 )
 from langchain_core.outputs import ChatGeneration, Generation
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableParallel, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_openai_function
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
@@ -32,7 +32,7 @@ _METHODS = ("function_calling", "json_schema", "json_mode")
 
 
 def structured_output(
-    model: BaseChatModel,
+    model: Any,  # a chat model, or one with arguments of its calls
     schema: dict[str, Any] | type,
     method: str,
     *,
@@ -76,7 +76,9 @@ def _parsed(
         parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
     )
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+    as_raw: Runnable[AIMessage, dict[str, Any]] = RunnableParallel(raw=RunnablePassthrough())
+    # The model comes first: only the first step gets the arguments of a call.
+    return model | as_raw | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
 def _parser(schema: Any, method: str) -> Runnable[AIMessage, Any]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import jsonschema
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from llguidance import LLMatcher
 from pydantic import BaseModel, ConfigDict, Field
@@ -101,6 +102,54 @@ def test_no_stop_string_and_no_limit_passes_a_part_off_as_an_object(
     for max_tokens in (1, 14):
         with pytest.raises(ArgumentError, match=f"max_tokens is {max_tokens}, fewer than"):
             asked.invoke("Hello", max_tokens=max_tokens)
+
+
+METHODS = ("function_calling", "json_schema", "json_mode")
+
+
+def with_filters(chat: ChatTestTimeFineTuned) -> tuple[ChatTestTimeFineTuned, list[object]]:
+    """Return the model with a retriever of no documents, and the filters that this will get."""
+    filters: list[object] = []
+    retriever = RunnableLambda(lambda _, **call: filters.append(call["filter"]) or [])
+    return chat.model_copy(update={"retriever": retriever}), filters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include_raw", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+async def test_the_arguments_of_a_call_for_an_object_reach_the_model(
+    chat_with: Any, method: str, *, include_raw: bool
+) -> None:
+    chat, filters = with_filters(chat_with(None))
+    bound = chat.with_config(tags=["mine"]).bind(filter="bound").with_config(tags=["more"])
+    for model, arguments in ((chat, {"filter": "given"}), (bound, {})):
+        asked = model.with_structured_output(Pet, method=method, include_raw=include_raw)
+        answers = [
+            asked.invoke("Hello", **arguments),
+            await asked.ainvoke("Hello", **arguments),
+            [*asked.stream("Hello", **arguments)][-1],
+            [chunk async for chunk in asked.astream("Hello", **arguments)][-1],
+            *asked.batch(["Hello"] * 2, **arguments),
+            *await asked.abatch(["Hello"] * 2, **arguments),
+        ]
+        assert filters == [arguments.get("filter", "bound")] * len(answers)
+        filters.clear()
+        pets = [answer["parsed"] if include_raw else answer for answer in (answers[0], answers[-1])]
+        assert all(isinstance(pet, Pet) for pet in pets)
+        with pytest.raises(ArgumentError, match="'filtr' is no setting of a call"):
+            asked.invoke("Hello", filtr="given")
+
+
+@pytest.mark.slow
+def test_tools_that_are_bound_last_replace_others_and_nothing_else(chat_with: Any) -> None:
+    chat, filters = with_filters(chat_with(None))
+    bound = chat.bind(filter="bound").bind_tools([stop], tool_choice="any")
+    assert bound.invoke("Hello").tool_calls[0]["name"] == "stop"
+    free = bound.bind_tools([search])
+    assert [tool["function"]["name"] for tool in free.kwargs["tools"]] == ["search"]
+    assert free.invoke("Hello").tool_calls == []
+    assert isinstance(free.with_structured_output(Pet, method="json_schema").invoke("Hello"), Pet)
+    assert filters == ["bound"] * 3
 
 
 def accepts(
