@@ -145,7 +145,7 @@ def _content_with_context(
         if isinstance(block, str):
             text: str | dict[str, object] = prompt_with_context(block, context)
         elif block.get("type") == "text":
-            text = {**block, "text": prompt_with_context(str(block.get("text", "")), context)}
+            text = {**block, "text": prompt_with_context(str(block.get("text") or ""), context)}
         else:
             continue
         return [*content[:index], text, *content[index + 1 :]]

@@ -18,7 +18,8 @@ from langchain_core.caches import BaseCache
 from langchain_core.callbacks import BaseRunManager
 from langchain_core.documents import Document
 from langchain_core.language_models import LangSmithParams
-from langchain_core.prompt_values import PromptValue
+from langchain_core.messages import BaseMessage
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.configurable import RunnableConfigurableFields
 from langchain_core.runnables.utils import AnyConfigurableField
@@ -53,7 +54,9 @@ from langchain_sift.language_models.call_settings import (
     check_documents,
     read_iterators,
 )
+from langchain_sift.language_models.chat_templates.rendering import count_tokens
 from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
+from langchain_sift.language_models.chat_templates.tools import convert_tools
 from langchain_sift.language_models.context import (
     FittedPrompt,
     Render,
@@ -403,6 +406,21 @@ class TestTimeFineTuning(BaseModel):
         """Tokenize a text with the model's tokenizer."""
         return text_tokens(self.engine.language_model.tokenizer, text)
 
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Count the tokens of a conversation's prompt without documents; `trim_messages` does so.
+
+        Args:
+            messages: The conversation, or a part of one.
+            tools: Tools, which a chat model's prompt describes.
+        """
+        template = self._template()
+        if template is None:
+            return len(self.get_token_ids(ChatPromptValue(messages=messages).to_string()))
+        tokenizer = self.engine.language_model.tokenizer
+        return count_tokens(tokenizer, messages, convert_tools(tools or ()), template)
+
     def fit_context(self, documents: Sequence[Document], prompt: PromptOf) -> FittedPrompt:
         """Return a prompt with as many of the documents as fit, as calls with `context=` do.
 
@@ -580,11 +598,12 @@ class TestTimeFineTuning(BaseModel):
         keep_special_tokens: bool = False,
         least_tokens: int = 1,
     ) -> GenerationConfig:
-        stop: Any = call.get("stop") or self.stop or ()
+        given: Any = call.get("stop")
+        stop: Any = (given,) if isinstance(given, str) else given or self.stop or ()
         chosen: Any = {name: call.get(name, getattr(self, name)) for name in GENERATION_SETTINGS}
         check_integer("max_tokens", chosen["max_tokens"], least_tokens)
         return GenerationConfig(
-            stop=(stop,) if isinstance(stop, str) else stop,
+            stop=stop,
             keep_special_tokens=keep_special_tokens,
             **chosen,
         )

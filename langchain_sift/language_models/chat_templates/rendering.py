@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates.conversations import without_reasoning
@@ -117,6 +117,28 @@ def render(
         text = _after_reasoning(text, reasoning_markers(tokenizer)) + disguise.hide(beginning)
     check_not_far_beyond(tokenizer, disguise.show(text), limit)
     return control_tokens(tokenizer).encode_disguised(well_formed(text), disguise)
+
+
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[BaseMessage],
+    tools: Sequence[Tool],
+    arguments: TemplateArguments,
+) -> int:
+    """Return the number of tokens of a conversation's prompt, also of a part of a conversation.
+
+    LangChain's `trim_messages` counts parts from the end. Where the template refuses a part, each
+    of its messages counts as a prompt of its own: never too few tokens.
+    """
+    if not messages:
+        return 0
+    try:
+        return len(render(tokenizer, messages, tools=tools, arguments=arguments))
+    except ArgumentError:
+        turns = results_as_text(calls_as_text(to_turns(messages)))
+        alone = [[HumanMessage(turn["content"])] for turn in turns]
+        prompts = [render(tokenizer, one, tools=tools, arguments=arguments) for one in alone]
+        return sum(map(len, prompts))
 
 
 def _after_reasoning(text: str, markers: ReasoningMarkers) -> str:

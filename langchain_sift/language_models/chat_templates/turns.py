@@ -70,7 +70,7 @@ def text_of(message: BaseMessage) -> str:
     if isinstance(message.content, str):
         return message.content
     texts = (
-        block if isinstance(block, str) else str(block.get("text", ""))
+        block if isinstance(block, str) else str(block.get("text") or "")
         for block in message.content
         if _kind(block) == "text"
     )

@@ -17,18 +17,26 @@ from langchain_core.messages import (
     RemoveMessage,
     SystemMessage,
     ToolMessage,
+    trim_messages,
 )
 from langchain_core.messages.tool import invalid_tool_call
 from unit_tests.small_tokenizers import KINDS, small_tokenizer, word_tokenizer
 from unit_tests.templates import CHATML, GEMMA, LLAMA, MISTRAL, PHI, QWEN, SILENT, TEMPLATES, TOOLS
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates.rendering import call_opening, render
+from langchain_sift.language_models.chat_templates.rendering import (
+    call_opening,
+    count_tokens,
+    render,
+)
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.chat_templates.turns import (
     last_human_text,
     split_answer,
+    text_of,
     to_turns,
 )
+from langchain_sift.language_models.context import add_context
 from langchain_sift.language_models.follow_ups import recent_human_text
 from langchain_sift.ttft.model.control_tokens import control_tokens
 
@@ -342,6 +350,16 @@ def test_queries_have_the_text_of_a_message_as_the_prompt_has_it() -> None:
         assert query == to_turns([question])[0]["content"]
 
 
+def test_a_block_without_text_adds_none() -> None:
+    empty: dict[str, Any] = {"type": "text", "text": None}
+    (turn,) = to_turns([HumanMessage(["one", empty])])
+    assert turn["content"].strip() == "one"
+    assert last_human_text([HumanMessage([empty, "one"])]).strip() == "one"
+    (message,) = add_context([HumanMessage([empty, "one"])], "D")
+    (expected,) = add_context([HumanMessage(["", "one"])], "D")
+    assert text_of(message) == text_of(expected)
+
+
 def test_without_a_template_a_call_is_text(templated: Templated) -> None:
     call = {"name": "weather", "args": {"city": "Rome"}, "id": "1"}
     result = ToolMessage("sunny", tool_call_id="1")
@@ -531,3 +549,28 @@ def test_a_beginning_cannot_write_control_tokens(templated: Templated) -> None:
 def test_only_the_text_of_an_answer_is_continued(messages: list[BaseMessage]) -> None:
     with pytest.raises(ArgumentError, match="continue_final_message"):
         split_answer(messages)
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, "none"])
+def test_what_is_trimmed_to_a_number_of_tokens_fits(templated: Templated, name: str) -> None:
+    tokenizer = templated(TEMPLATES.get(name))
+    call = {"name": "weather", "args": {"city": "Rome"}, "id": "1"}
+    turns = [HumanMessage("And in Rome?"), AIMessage("", tool_calls=[call])]
+    turns += [ToolMessage("sunny", tool_call_id="1"), AIMessage("It is sunny there.")]
+    messages = [SystemMessage("Be brief."), *turns * 3, HumanMessage("Thank you.")]
+
+    def count(messages: Sequence[BaseMessage]) -> int:
+        """Count as the models do."""
+        return count_tokens(tokenizer, messages, (), TemplateArguments())
+
+    most = count(messages)
+    assert most == len(render(tokenizer, messages))
+    kept: Any = {"token_counter": count, "start_on": "human", "include_system": True}
+    lengths = set()
+    for max_tokens in range(0, most + 10, 20):
+        trimmed = trim_messages(messages, max_tokens=max_tokens, **kept)
+        lengths.add(len(trimmed))
+        assert not trimmed or len(render(tokenizer, trimmed)) <= max(
+            max_tokens, count(messages[:1])
+        )
+    assert len(lengths) > 2

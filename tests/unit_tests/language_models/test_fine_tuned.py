@@ -673,6 +673,7 @@ def test_an_unknown_setting_is_an_error_with_the_known_names(model: Model, call:
         {"documents": "The river"},
         {"documents": Document("The river")},
         {"documents": 3},
+        {"stop": ""},
         {"stop": [""]},
         {"stop": 5},
     ],

@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from unit_tests.small_tokenizers import small_tokenizer
 from unit_tests.templates import DEEPSEEK_R1, QWEN_3, TEMPLATES
 
-from langchain_sift import ChatTestTimeFineTuned
+from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
 from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates.rendering import call_opening
@@ -150,6 +150,19 @@ def test_tools_that_are_bound_last_replace_others_and_nothing_else(chat_with: An
     assert free.invoke("Hello").tool_calls == []
     assert isinstance(free.with_structured_output(Pet, method="json_schema").invoke("Hello"), Pet)
     assert filters == ["bound"] * 3
+
+
+@pytest.mark.parametrize("name", ["qwen", "none"])
+def test_a_conversation_has_the_tokens_of_its_prompt(chat_with: Any, name: str) -> None:
+    chat = chat_with(TEMPLATES.get(name)).model_copy(update={"max_tokens": 1})
+    messages = [SystemMessage("Be brief."), HumanMessage("Hello")]
+    for model, tools in ((chat, None), (chat.bind_tools([search]), [search])):
+        usage = model.invoke(messages, documents=[]).usage_metadata
+        assert chat.get_num_tokens_from_messages(messages, tools) == usage["input_tokens"]
+    llm = TestTimeFineTunedLLM(model=chat.model, tokenizer=chat.tokenizer)
+    prompt = "System: Be brief.\nHuman: Hello"
+    assert llm.get_num_tokens_from_messages(messages) == llm.get_num_tokens(prompt)
+    assert chat.get_num_tokens_from_messages([HumanMessage("x " * 50_000)]) > 50_000
 
 
 def accepts(
