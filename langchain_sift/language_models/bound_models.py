@@ -36,7 +36,7 @@ class BoundChatModel(RunnableBinding[LanguageModelInput, AIMessage]):
 
     def with_structured_output(
         self,
-        schema: dict[str, Any] | type,
+        schema: Any,
         *,
         include_raw: bool = False,
         method: str = "function_calling",

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
-from langchain_core.tools import BaseTool
+from langchain_core.tools import BaseTool, create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from typing_extensions import is_typeddict
 
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.structured_output.schema_parts import (
+    Part,
+    contains_itself,
+    map_schemas,
+    target_of,
+)
+
+_OUTSIDE = ("title", "description")
+"""Parts of a JSON schema that are parts of the function instead of its parameters."""
 
 
 class Parameters(TypedDict, total=False):
@@ -49,9 +60,10 @@ def convert_tools(
             says so itself.
 
     Raises:
-        ArgumentError: If a tool is not a function, but a provider's built-in tool.
+        ArgumentError: If a tool is not a function, but a provider's built-in tool, or a `TypedDict`
+            contains itself.
     """
-    converted = [convert_to_openai_tool(tool) for tool in tools]
+    converted = [_converted(tool) for tool in tools]
     if foreign := [tool.get("type") for tool in converted if "function" not in tool]:
         raise ArgumentError(
             f"{foreign[0]!r} is a tool of another provider's: a local model calls functions"
@@ -60,6 +72,59 @@ def convert_tools(
         for tool in converted:
             tool["function"] = {**tool["function"], "strict": strict}
     return cast("list[Tool]", converted)
+
+
+def _converted(tool: Any) -> Part:
+    """Convert a tool; in contrast to LangChain, lose no part of the schema of its arguments."""
+    try:
+        converted = convert_to_openai_tool(tool)
+    except RecursionError as error:
+        name = getattr(tool, "__name__", "the tool")
+        raise ArgumentError(
+            f"{name!r} contains itself, which LangChain cannot convert: pass a Pydantic class, or "
+            "a JSON schema"
+        ) from error
+    schema = _lost_schema(tool)
+    if not schema:
+        return converted
+    if isinstance(target := target_of(schema, schema.get("$ref")), dict):
+        schema = {**schema, **target}
+        del schema["$ref"]
+    untitled = map_schemas(schema, lambda part: _without(part, ["title"]))
+    function = {**converted["function"], "parameters": _without(untitled, _OUTSIDE)}
+    return {**converted, "function": function}
+
+
+def _lost_schema(tool: Any) -> Part:
+    """Return the JSON schema of a tool's arguments if LangChain loses a part of it, or nothing.
+
+    It drops a schema without properties, and puts any value in the place of a reference that leads
+    back.
+    """
+    if isinstance(tool, Mapping):
+        kept = {"name", "toolSpec", "function", "properties"} & tool.keys()
+        return {} if kept or "title" not in tool else dict(tool)
+    if isinstance(tool, BaseTool):
+        tool = tool.tool_call_schema
+    elif callable(tool) and not isinstance(tool, type):
+        tool = create_schema_from_function(
+            getattr(tool, "__name__", "tool"),
+            tool,
+            filter_args=(),
+            parse_docstring=True,
+            error_on_invalid_docstring=False,
+            include_injected=False,
+        )
+    if isinstance(tool, type):
+        if is_typeddict(tool) or not is_basemodel_subclass(tool):
+            return {}
+        is_of_pydantic_1 = not hasattr(tool, "model_json_schema")
+        tool = getattr(tool, "schema" if is_of_pydantic_1 else "model_json_schema")()
+    return dict(tool) if contains_itself(tool) else {}
+
+
+def _without(part: Mapping[str, Any], keys: Sequence[str]) -> Part:
+    return {key: value for key, value in part.items() if key not in keys}
 
 
 def choose_tools(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], bool]:

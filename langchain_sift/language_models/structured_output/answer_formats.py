@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.utils.function_calling import convert_to_json_schema
 
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates.tools import convert_tools
 from langchain_sift.language_models.chat_templates.turns import with_instructions
+from langchain_sift.language_models.structured_output.schema_parts import Part
 from langchain_sift.language_models.structured_output.supported_schemas import (
     JSONSchema,
     supported_schema,
@@ -70,8 +71,15 @@ def read_response_format(value: Any) -> AnswerFormat | None:
 def as_response_format(schema: Any, *, described: bool) -> dict[str, Any]:
     """Return the `response_format` of a schema, which may be `described` to the model."""
     is_json_schema = isinstance(schema, Mapping) and "parameters" not in schema
-    converted = dict(schema) if is_json_schema else convert_to_json_schema(schema)
+    converted = dict(schema) if is_json_schema else _json_schema(schema)
     if not described:
         return {"type": "json_object", "schema": converted}
     named = {"name": converted.get("title", "answer"), "schema": converted}
     return {"type": "json_schema", "json_schema": named}
+
+
+def _json_schema(schema: Any) -> Part:
+    """Return the JSON schema of a class or a function in OpenAI's format."""
+    function: Any = convert_tools([schema])[0]["function"]
+    described = {"description": function["description"]} if "description" in function else {}
+    return {"title": function["name"], **described, **(function.get("parameters") or {})}

@@ -26,6 +26,7 @@ from langchain_sift.language_models.structured_output.call_forms import (
     pattern_of,
     spelled_name,
 )
+from langchain_sift.language_models.structured_output.schema_parts import only_objects
 from langchain_sift.language_models.structured_output.supported_schemas import (
     JSONSchema,
     nearest_supported,
@@ -172,9 +173,15 @@ def is_strict(tool: Tool) -> bool:
 def _arguments(tool: Tool) -> dict[str, Any]:
     """Return the schema of a tool's arguments; if it need not be strict, the nearest supported."""
     parameters: Any = tool["function"].get("parameters") or {}
-    schema = {"type": "object", **parameters}
+    schema = {**parameters, "type": "object"}
     if not is_strict(tool):
         return nearest_supported(schema)
+    if not only_objects(parameters):
+        raise ArgumentError(
+            f"the tool {tool['function']['name']!r}: the arguments of a call are an object, and "
+            "its schema describes other values: make them a property of an object, or use "
+            'with_structured_output(..., method="json_schema")'
+        )
     try:
         return supported_schema(schema)
     except ArgumentError as error:

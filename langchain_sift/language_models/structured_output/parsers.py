@@ -20,6 +20,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableParallel, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_openai_function
 from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import RootModel
 
 from langchain_sift.checks import check_choice
 from langchain_sift.errors import ArgumentError
@@ -50,6 +51,11 @@ def structured_output(
         raise ArgumentError(f"unsupported arguments: {list(kwargs)}")
     shown = {"kwargs": {"method": method}, "schema": schema}
     if method == "function_calling":
+        if isinstance(schema, type) and issubclass(schema, RootModel):
+            raise ArgumentError(
+                f"{schema.__name__!r} is a RootModel, and the arguments of a call have names: use "
+                'method="json_schema"'
+            )
         bound: Runnable[LanguageModelInput, AIMessage] = model.bind_tools(
             [schema],
             tool_choice="any",

@@ -70,3 +70,36 @@ def target_of(schema: Any, ref: Any) -> Any:
         else:
             return None
     return part
+
+
+def only_objects(schema: Any) -> bool:
+    """Return False if a schema says that some of its values are no objects."""
+    left, seen = [schema], set[str]()
+    while left:
+        part = left.pop()
+        if not isinstance(part, dict):
+            continue
+        kind = part.get("type", "object")
+        values = [*(part.get("enum") or []), part.get("const", {})]
+        if kind not in ("object", ["object"]) or not all(isinstance(v, dict) for v in values):
+            return False
+        left += [*(part.get("anyOf") or []), *(part.get("oneOf") or [])]
+        ref = part.get("$ref")
+        if isinstance(ref, str) and ref not in seen:
+            seen.add(ref)
+            left.append(target_of(schema, ref))
+    return True
+
+
+def contains_itself(schema: Any) -> bool:
+    """Return True if a `$ref` of a schema leads back to itself."""
+    left = {ref: _refs_in(target_of(schema, ref)) for ref in _refs_in(schema)}
+    while done := [ref for ref, further in left.items() if not further & left.keys()]:
+        for ref in done:
+            del left[ref]
+    return bool(left)
+
+
+def _refs_in(part: Any) -> set[str]:
+    refs = (each.get("$ref") for each in objects_in(part))
+    return {ref for ref in refs if isinstance(ref, str)}

@@ -13,17 +13,19 @@ import jsonschema
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import StructuredTool, tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from llguidance import LLMatcher
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from typing_extensions import TypedDict
 from unit_tests.small_tokenizers import small_tokenizer
 from unit_tests.templates import DEEPSEEK_R1, QWEN_3, TEMPLATES
 
 from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
 from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates.rendering import call_opening
+from langchain_sift.language_models.chat_templates.rendering import call_opening, render
 from langchain_sift.language_models.chat_templates.tools import convert_tools
 from langchain_sift.language_models.structured_output.answer_formats import read_response_format
 from langchain_sift.language_models.structured_output.answer_grammars import (
@@ -411,6 +413,128 @@ def test_a_value_may_contain_another_of_its_kind() -> None:
     supported_schema(Node.model_json_schema())
     chain = {f"n{n}": {"$ref": f"#/$defs/n{n + 1}"} for n in range(50)}
     supported_schema({"$defs": {**chain, "n50": {"type": "integer"}}, "$ref": "#/$defs/n0"})
+
+
+class Tree(BaseModel):
+    """A tree."""
+
+    title: str
+    more: list[Tree] = []
+
+
+class Wood(BaseModel):
+    """Trees."""
+
+    first: Tree | None = None
+
+
+def plant(first: Tree | None = None) -> str:
+    """Plant a tree.
+
+    Args:
+        first: The tree.
+    """
+    return str(first)
+
+
+RECURSIVE = {
+    "class": Tree,
+    "schema": {"title": "Tree", **Tree.model_json_schema()},
+    "class of another": Wood,
+    "function": plant,
+    "tool": tool(plant),
+    "tool of a schema": StructuredTool(
+        name="plant", description="Plant.", args_schema=Wood.model_json_schema(), func=plant
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECURSIVE)
+def test_a_schema_that_contains_itself_is_enforced_at_every_depth(
+    tiny_tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    described: Any = RECURSIVE[name]
+    (converted,) = convert_tools([described], strict=True)
+    grammars = [required_call_grammar(tiny_tokenizer, [converted], None)]
+    calls = [f'{{"name": "{converted["function"]["name"]}", "arguments": %s}}']
+    if isinstance(described, type):
+        asked = read_response_format(described)
+        assert asked is not None
+        grammars.append(format_grammar(tiny_tokenizer, asked.schema, None))
+        calls.append("%s")
+    outer = "%s" if name in {"class", "schema"} else '{"first": %s}'
+    for depth in range(4):
+        tree = '{"title": "a", "more": [' * depth + '{"title": %s}' + "]}" * depth
+        for grammar, call in zip(grammars, calls, strict=True):
+            assert accepts(tiny_tokenizer, grammar, call % (outer % (tree % '"b"')))
+            assert not accepts(tiny_tokenizer, grammar, call % (outer % (tree % "5")), whole=False)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_template_describes_a_tool_that_contains_itself(
+    templated: Templated, template: str
+) -> None:
+    tokenizer = templated(TEMPLATES[template])
+    prompt = render(tokenizer, [HumanMessage("Hello")], tools=convert_tools([plant]))
+    shown = tokenizer.decode(prompt)
+    assert "plant" in shown
+    assert ("#/$defs/Tree" in shown) == ("The tree." in shown)  # some show names alone
+
+
+def test_a_typed_dict_that_contains_itself_is_refused() -> None:
+    class Chain(TypedDict):
+        """A chain."""
+
+        rest: list[Chain]
+
+    Chain.__annotations__ = {"rest": list[Chain]}
+    with pytest.raises(ArgumentError, match="'Chain' contains itself"):
+        convert_tools([Chain])
+
+
+NUMBER = {"type": "integer"}
+WITHOUT_PROPERTIES: tuple[dict[str, Any], ...] = (
+    {"type": "object", "additionalProperties": NUMBER},
+    {"type": "object", "patternProperties": {"^a+$": NUMBER}, "additionalProperties": False},
+    {"anyOf": [{"properties": {name: NUMBER}, "required": [name]} for name in ("a", "aa")]},
+    {"$defs": {"n": {"properties": {"a": NUMBER}}}, "$ref": "#/$defs/n"},
+)
+
+
+@pytest.mark.parametrize("schema", WITHOUT_PROPERTIES, ids=str)
+def test_a_call_follows_a_schema_without_properties(
+    tiny_tokenizer: PreTrainedTokenizerFast, schema: dict[str, Any]
+) -> None:
+    tools = convert_tools([{"title": "f", **schema}], strict=True)
+    grammar = required_call_grammar(tiny_tokenizer, tools, None)
+    call = '{"name": "f", "arguments": %s}'
+    assert accepts(tiny_tokenizer, grammar, call % '{"a": 5}')
+    assert not accepts(tiny_tokenizer, grammar, call % '{"a": "b"}')
+
+
+class Numbers(RootModel[dict[str, int]]):
+    """Numbers by name."""
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        Numbers,
+        {"title": "f", "type": "array", "items": NUMBER},
+        {"title": "f", "type": "string"},
+        {"title": "f", "enum": ["a", "b"]},
+        {"title": "f", "anyOf": [{"type": "object"}, {"type": "null"}]},
+        {"title": "f", "$defs": {"n": {"type": ["object", "null"]}}, "$ref": "#/$defs/n"},
+    ],
+    ids=str,
+)
+def test_a_call_for_values_without_names_is_refused_and_the_error_names_another_method(
+    chat_with: Any, schema: Any
+) -> None:
+    chat = chat_with(None)
+    with pytest.raises(ArgumentError, match=r'method="json_schema"'):
+        chat.with_structured_output(schema)
+    chat.with_structured_output(schema, method="json_schema")
 
 
 @pytest.mark.parametrize(
