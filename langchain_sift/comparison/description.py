@@ -119,16 +119,18 @@ def _described_model(
 def _adapted_layers(
     settings: ComparisonSettings, language_model: LanguageModel
 ) -> dict[str, list[str]]:
-    """Return the layers that get an adapter, and the weights of experts that cannot."""
+    """Return the layers that get an adapter, and the weights that cannot."""
     if not any(method.fine_tunes for method in settings.methods):
         return {}
     # A comparison of retrieval alone does not wait for PyTorch.
-    from langchain_sift.ttft.training.target_layers import (  # noqa: PLC0415
-        find_target_layers,
-        patterns,
+    from langchain_sift.ttft.training.adapted_model import (  # noqa: PLC0415
+        layers_to_adapt,
+        share_weights,
     )
+    from langchain_sift.ttft.training.target_layers import patterns  # noqa: PLC0415
 
-    targets = find_target_layers(language_model.model, settings.finetune.target_modules)
+    modules = share_weights(language_model.model)
+    targets, _ = layers_to_adapt(modules, settings.finetune.target_modules)
     return {"layers": list(patterns(targets.names)), "left_out": list(patterns(targets.left_out))}
 
 

@@ -62,7 +62,7 @@ class Engine:
             limits: Maximum batch size, load and memory. None means `Limits()`.
 
         Raises:
-            ArgumentError: If `config.target_modules` names no layer of the model.
+            ArgumentError: If a layer that `config.target_modules` names cannot get an adapter.
         """
         self.language_model = language_model
         self.config = config

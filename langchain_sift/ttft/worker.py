@@ -50,7 +50,7 @@ class Worker:
             budget: The memory of the batches.
 
         Raises:
-            ArgumentError: If `config.target_modules` names no layer of the model.
+            ArgumentError: If a layer that `config.target_modules` names cannot get an adapter.
         """
         self._name = from_any_folder(language_model.name)
         self._tokenizer = language_model.tokenizer

@@ -16,7 +16,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.quantization import quantized_copies
 from langchain_sift.ttft.training.experts import LowRankExperts
 from langchain_sift.ttft.training.lora import LowRankLinear, LowRankUpdate
-from langchain_sift.ttft.training.shared_inputs import group_by_inputs
+from langchain_sift.ttft.training.shared_inputs import Places, group_by_inputs, watch
 from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.target_layers import (
     TargetLayers,
@@ -74,9 +74,9 @@ def add_slots(model: PreTrainedModel, config: FineTuneConfig) -> tuple[Slots, Ta
     Warns of weights that should get an adapter and cannot.
 
     Raises:
-        ArgumentError: If `config.target_modules` names no layer of the model.
+        ArgumentError: As `layers_to_adapt`.
     """
-    targets = find_target_layers(model, config.target_modules)
+    targets, groups = layers_to_adapt(model, config.target_modules)
     if targets.left_out:
         warnings.warn(
             f"weights of {type(model).__name__} that cannot get an adapter stay as they are in "
@@ -88,9 +88,37 @@ def add_slots(model: PreTrainedModel, config: FineTuneConfig) -> tuple[Slots, Ta
         _adapt_linear(model, group, config)
         if group[0][0] in linear
         else _adapt_experts(model, group[0][0], config)
-        for group in group_by_inputs(model, targets.places)
+        for group in groups
     ]
     return Slots(updates, model), targets
+
+
+def layers_to_adapt(
+    model: PreTrainedModel, target_modules: str | tuple[str, ...]
+) -> tuple[TargetLayers, list[list[Places]]]:
+    """Return the layers that get adapters, and the same in groups that read the same inputs.
+
+    Layers whose weights the model reads without calling them are left out.
+
+    Args:
+        model: Modules that nothing else uses meanwhile.
+        target_modules: As `FineTuneConfig.target_modules`.
+
+    Raises:
+        ArgumentError: If `target_modules` names no layer of the model, or by name a layer that
+            cannot get an adapter.
+    """
+    targets = find_target_layers(model, target_modules)
+    watched = watch(model, targets.places)
+    read = [name for name, layer in watched.items() if layer.is_read]
+    left = targets.without(read)
+    if read and (isinstance(target_modules, tuple) or not left.places):
+        raise ArgumentError(
+            f"target_modules is {target_modules!r}, but {type(model).__name__} reads the weights "
+            f"of {', '.join(patterns(read))} without calling these layers, so that they cannot get "
+            "an adapter: name other layers"
+        )
+    return left, group_by_inputs(left.places, watched)
 
 
 def _adapt_linear(

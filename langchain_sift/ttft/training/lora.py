@@ -179,10 +179,13 @@ class LowRankLinear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """Raise an `ArgumentError`: weights read without calling the layer have no adapter."""
+        """Raise an `ArgumentError`: weights read without calling the layer have no adapter.
+
+        Such layers get none (`adapted_model.layers_to_adapt`), unless only some passes read them.
+        """
         raise ArgumentError(
-            "this architecture reads the weights of an adapted layer instead of calling it: set "
-            "target_modules to layers that are called, such as those of its attention"
+            "the model reads the weights of an adapted layer without calling it: set "
+            "target_modules to the names of layers that it calls in every pass"
         )
 
 

@@ -1,10 +1,16 @@
-"""Find the layers that read the same inputs: their low-rank products with them are then one."""
+"""Watch how a model uses the layers that get adapters, in a forward pass of a few tokens.
+
+The low-rank products of layers that read the same inputs are one. A layer whose weights are read
+cannot get an adapter: its update is added when the layer is called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from langchain_sift.ttft.training.lora import is_plain
@@ -13,21 +19,72 @@ Places = Sequence[str]
 """The names of one layer: one, unless it is in several places of the model."""
 
 
-def group_by_inputs(model: PreTrainedModel, layers: Sequence[Places]) -> list[list[Places]]:
+class Watched(nn.Module):
+    """Calls a layer, and notes how the model uses it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        """Wrap a layer."""
+        super().__init__()
+        self.layer = layer
+        self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """The inputs of each call, and their values then: they may change afterwards."""
+        self.is_read = False
+        """True if the model has read a weight of the layer without calling it."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Call the layer."""
+        self.calls.append((inputs, inputs.clone()))
+        outputs: torch.Tensor = self.layer(inputs)
+        return outputs
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the model asks of the layer."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            self.is_read |= name in self.layer._parameters
+            return getattr(self.layer, name)
+
+
+def watch(model: PreTrainedModel, layers: Sequence[Places]) -> dict[str, Watched]:
+    """Return how the model has used each linear layer in a pass, by its first name.
+
+    Args:
+        model: Any causal language model. Nothing else may use its modules meanwhile.
+        layers: The layers that get adapters. Experts among them are not watched.
+    """
+    modules = dict(model.named_modules())
+    linear = [places for places in layers if places[0] in modules]
+    watched = {places[0]: Watched(modules[places[0]]) for places in linear}
+    try:
+        for places in linear:
+            _put(model, places, watched[places[0]])
+        with torch.inference_mode():
+            model(input_ids=torch.arange(4, device=model.device)[None], use_cache=False)
+    finally:
+        for places in linear:
+            _put(model, places, modules[places[0]])
+    return watched
+
+
+def group_by_inputs(layers: Sequence[Places], watched: Mapping[str, Watched]) -> list[list[Places]]:
     """Group neighbours among the layers that are called with the same tensor.
 
     The projections of queries, keys and values are such layers, and the two that enter a gated MLP.
-    A forward pass of a few tokens shows them, whatever the architecture.
 
     Args:
-        model: Any causal language model.
         layers: The layers that get adapters.
+        watched: The result of `watch`.
 
     Returns:
         The layers in their order, those of a group together. A layer that is called more than once,
         or not at all, or computes more than a product, is alone.
     """
-    read = _inputs(model, [places[0] for places in layers])
+    read = {
+        name: one.calls[0]
+        for name, one in watched.items()
+        if len(one.calls) == 1 and is_plain(one.layer)
+    }
     groups: list[list[Places]] = []
     for places in layers:
         last = read.get(groups[-1][-1][0]) if groups else None
@@ -39,26 +96,6 @@ def group_by_inputs(model: PreTrainedModel, layers: Sequence[Places]) -> list[li
     return groups
 
 
-def _inputs(
-    model: PreTrainedModel, names: Sequence[str]
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Return the tensor that each plain layer is called with, once, and its values then."""
-    calls: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-
-    def note(name: str, args: tuple[torch.Tensor, ...]) -> None:
-        # The tensor may change before another layer reads it.
-        calls.setdefault(name, []).extend((inputs, inputs.clone()) for inputs in args)
-
-    modules = dict(model.named_modules())
-    handles = [
-        modules[name].register_forward_pre_hook(lambda _, args, name=name: note(name, args))
-        for name in names
-        if name in modules and is_plain(modules[name])
-    ]
-    try:
-        with torch.inference_mode():
-            model(input_ids=torch.arange(4, device=model.device)[None], use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: inputs[0] for name, inputs in calls.items() if len(inputs) == 1}
+def _put(model: nn.Module, places: Places, layer: nn.Module) -> None:
+    for place in places:
+        model.set_submodule(place, layer)

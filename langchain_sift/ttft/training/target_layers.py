@@ -39,13 +39,21 @@ class TargetLayers:
 
     left_out: tuple[str, ...]
     """Names of weights of experts, of other weights of three dimensions, and of linear layers that
-    are not PyTorch's, such as packed ones. They get no adapter: only the code of their module
-    knows how it computes with them."""
+    are not PyTorch's, such as packed ones, and of linear layers whose weights the model reads
+    without calling them. They get no adapter: only the code of their module knows how it computes
+    with them."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The first name of each layer."""
         return tuple(places[0] for places in self.places)
+
+    def without(self, names: Iterable[str]) -> TargetLayers:
+        """Return the layers without those of these first names, whose weights are left out."""
+        dropped = set(names)
+        places = tuple(places for places in self.places if places[0] not in dropped)
+        read = tuple(f"{name}.weight" for name in self.names if name in dropped)
+        return TargetLayers(places, self.left_out + read)
 
     def add_to(self, record: TrainingRecord, *, weights: int) -> TrainingRecord:
         """Return the record of a training with the layers, and the adapter's number of weights."""
@@ -178,11 +186,14 @@ def _is_called(name: str, target: str) -> bool:
 
 
 def _is_router(name: str, modules: dict[str, nn.Module]) -> bool:
+    """Return True for a router of experts, and for what is in it."""
     if _ROUTERS.search(name):
         return True
     parent, _, last = name.rpartition(".")
     siblings = dict(modules[parent].named_children()) if parent in modules else {}
-    return last == "gate" and any("expert" in sibling for sibling in siblings)
+    if last == "gate" and any("expert" in sibling for sibling in siblings):
+        return True
+    return bool(parent) and _is_router(parent, modules)
 
 
 def _layer_stack(modules: dict[str, nn.Module]) -> tuple[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, SIZES, make_model, make_tokenizer, random_words
+from architectures import (
+    ARCHITECTURES,
+    DEEPSEEK,
+    EXPERTS,
+    SIZES,
+    TOKENS,
+    WITHOUT_HEAD_SIZE,
+    make_model,
+    make_tokenizer,
+    random_words,
+)
 from peft import PeftModel
-from transformers import Llama4ForCausalLM, Llama4TextConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import ArgumentError
@@ -32,7 +50,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PROMPT = [5, 9, 40, 41]
-TOKENS = torch.tensor([[*PROMPT, 7, 8, 30, 21]])
+TOKEN_IDS = torch.tensor([[*PROMPT, 7, 8, 30, 21]])
 
 
 @pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
@@ -98,11 +116,11 @@ def test_a_model_from_a_folder_trains_is_restored_and_exports_its_adapter(
         slots.reserve(1)
         slots.load(0, trained.weights)
         slots.use(0, 1)
-        logits = ours(input_ids=TOKENS).logits
+        logits = ours(input_ids=TOKEN_IDS).logits
         slots.rest()
         slots.reset(0)
-        torch.testing.assert_close(logits, peers(input_ids=TOKENS).logits, rtol=1e-4, atol=1e-4)
-        assert not torch.allclose(logits, model(input_ids=TOKENS).logits, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(logits, peers(input_ids=TOKEN_IDS).logits, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(logits, model(input_ids=TOKEN_IDS).logits, rtol=1e-2, atol=1e-2)
 
 
 def answers(engine: Engine, requests: Sequence[Request]) -> list[tuple[list[str], Outcome]]:
@@ -217,6 +235,68 @@ def test_a_name_of_no_layer_is_refused_with_the_names_there_are() -> None:
     assert len(found.names) == 2
 
 
+STATES = TOKENS | {
+    "vocab_size": 64,
+    "max_position_embeddings": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "state_size": 4,
+}
+JAMBA = {
+    "num_experts": 2,
+    "mamba_d_state": 4,
+    "mamba_dt_rank": 4,
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+    "expert_layer_period": 2,
+    "expert_layer_offset": 1,
+}
+INDEXER = {"index_n_heads": 2, "index_head_dim": 8, "index_topk": 8}
+READ_WEIGHTS: dict[str, tuple[dict[str, object], str, str]] = {
+    "mamba": (STATES, "mixer.dt_proj", "attention"),
+    "falcon_mamba": (STATES, "mixer.dt_proj", "last-1"),
+    "jamba": (WITHOUT_HEAD_SIZE | JAMBA, "mamba.dt_proj", "attention"),
+    "deepseek_v32": (
+        SIZES | EXPERTS | DEEPSEEK | INDEXER,
+        "self_attn.indexer.weights_proj",
+        "attention",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(READ_WEIGHTS))
+def test_layers_whose_weights_a_model_reads_are_left_out_or_refused_by_name(name: str) -> None:
+    sizes, read, preset = READ_WEIGHTS[name]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **sizes)).eval()
+    language_model = LanguageModel(name, model, make_tokenizer())
+    before = language_model.fingerprint
+    for targets in ("all-linear", preset):
+        config = FineTuneConfig(lora_rank=4, lora_alpha=4.0, target_modules=targets)
+        with pytest.warns(UserWarning, match=rf"stay as they are.*{re.escape(read)}\.weight"):
+            engine = Engine(language_model, config)
+        answer(engine, [])
+        training = engine.finetune(documents()).training
+        assert [name.partition(".*.")[2] for name in training.left_out] == [f"{read}.weight"]
+        assert training.layers
+        assert not any(name.endswith(read) for name in training.layers)
+        assert training.update_norm > 0.0
+        engine.close()
+    assert LanguageModel(name, model, make_tokenizer()).fingerprint == before
+    with pytest.raises(ArgumentError, match=rf"is \('{read}',\).*{re.escape(read)} without"):
+        Engine(language_model, FineTuneConfig(lora_rank=4, target_modules=(read,)))
+
+
+def test_a_router_inside_a_gate_gets_no_adapter() -> None:
+    config = AutoConfig.for_model("hunyuan_v1_moe", **SIZES, num_experts=4, moe_topk=2)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for targets in ("all-linear", "mlp"):
+        found = find_target_layers(model, targets)
+        assert "model.layers.0.mlp.shared_mlp.gate_proj" in found.names
+        assert not any(name.endswith("gate.wg") for name in found.names)
+        assert found.left_out == ()
+
+
 def test_experts_that_cannot_get_an_adapter_are_named(
     finetune_config: FineTuneConfig,
 ) -> None:
@@ -254,8 +334,8 @@ def test_a_layer_in_two_places_gets_one_adapter_in_both(finetune_config: FineTun
         engine._worker.slots.reserve(1)
         engine._worker.slots.load(0, trained.weights)
         engine._worker.slots.use(0, 1)
-        ours = engine._worker._model(input_ids=TOKENS).logits
+        ours = engine._worker._model(input_ids=TOKEN_IDS).logits
         merged = copy.deepcopy(model)
         update = up.view(4, 48).T @ down.view(4, 32) * config.lora_alpha / config.lora_rank
         merged.model.layers[0].mlp.up_proj.weight += update
-        torch.testing.assert_close(ours, merged(input_ids=TOKENS).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours, merged(input_ids=TOKEN_IDS).logits, rtol=1e-4, atol=1e-4)

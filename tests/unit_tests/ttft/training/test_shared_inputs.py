@@ -12,7 +12,7 @@ from torch import nn
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.lora import LowRankLinear
-from langchain_sift.ttft.training.shared_inputs import group_by_inputs
+from langchain_sift.ttft.training.shared_inputs import group_by_inputs, watch
 from langchain_sift.ttft.training.target_layers import find_target_layers
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ def test_neighbours_that_read_the_same_tensor_are_a_group(
 ) -> None:
     model = make_model(architecture)
     places = find_target_layers(model, "all-linear").places
-    groups = group_by_inputs(model, places)
+    modules = dict(model.named_modules())
+    groups = group_by_inputs(places, watch(model, places))
     assert [layer for group in groups for layer in group] == list(places)
     found = {tuple(layer[0].rpartition(".")[2] for layer in group) for group in groups}
     assert found == expected
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert dict(model.named_modules()) == modules
 
 
 class Attention(nn.Module):
@@ -62,7 +63,8 @@ class Attention(nn.Module):
 
 def test_a_tensor_that_changes_and_a_layer_that_is_called_twice_make_no_group() -> None:
     layers = [("first",), ("second",), ("third",), ("twice",), ("last",)]
-    groups = group_by_inputs(Attention(), layers)  # type: ignore[arg-type]
+    model: Any = Attention()
+    groups = group_by_inputs(layers, watch(model, layers))
     assert groups == [[("first",), ("second",)], [("third",)], [("twice",)], [("last",)]]
 
 
@@ -85,3 +87,23 @@ def test_layers_of_a_group_that_are_called_otherwise_compute_the_same(
             torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-4)
     slots.rest()
     assert torch.equal(layers[1](inputs), layers[1].base(inputs))
+
+
+class Reads(Attention):
+    """Reads the weights of one layer, and calls the others."""
+
+    def forward(self, input_ids: torch.Tensor, **_: object) -> torch.Tensor:
+        states = self.embed(input_ids)
+        return self.second(self.first(states)) @ self.third.weight + self.last(states)
+
+
+def test_a_layer_whose_weights_are_read_is_noted_and_no_layer_stays_wrapped() -> None:
+    model: Any = Reads()
+    modules = dict(model.named_modules())
+    watched = watch(model, [("first",), ("second",), ("third",), ("last",)])
+    assert [name for name, layer in watched.items() if layer.is_read] == ["third"]
+    assert dict(model.named_modules()) == modules
+    model.embed = None  # the pass fails
+    with pytest.raises(TypeError):
+        watch(model, [("first",)])
+    assert model.first is modules["first"]
