@@ -55,6 +55,20 @@ DEEPSEEK = {
     "first_k_dense_replace": 1,
     "num_key_value_heads": 4,
 }
+# Of Phi-3: the frequencies of a pass depend on whether it is longer than 24 tokens.
+LONG_ROPE = {
+    "sliding_window": None,
+    "original_max_position_embeddings": 24,
+    "max_position_embeddings": 96,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.5, 3.0, 6.0, 12.0],
+        "original_max_position_embeddings": 24,
+        "factor": 4.0,
+    },
+}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 MIXTURES: dict[str, dict[str, Any]] = {
     "mixtral": SIZES | EXPERTS | {"num_local_experts": 4},

@@ -1,7 +1,8 @@
 """Score texts after several prompts and generate the answers, with one pass over each prompt.
 
 Each answer has its own length, end and seed. The tokens are those that transformers' `generate`
-gives for each prompt alone. A model whose cache is of a kind of its own is left to `generate`.
+gives for each prompt alone. A model whose cache is of a kind of its own is left to `generate`, one
+prompt at a time, and so is a text beyond the length at which the model encodes positions otherwise.
 """
 
 from __future__ import annotations
@@ -50,14 +51,32 @@ def generate(
         if reader is None and any(one.score_prompt or one.pairs for one in continuations):
             head = linear_head(model)
         _score_prompts(model, head, continuations, route or _everywhere)
-        if reader is None or changes_scores(model.generation_config):
-            route = route or _everywhere
-            _answer_without_reader(model, continuations, rows, end_tokens, route, head=head)
-            return
-        batches = [order] if reader.can_join else [[number] for number in order]
-        for batch in batches:
+        for batch in _batches(continuations, order, reader):
             parts = [continuations[number] for number in batch], [rows[number] for number in batch]
-            _answer(model, reader, *parts, None if route is None else _part_of(route, batch))
+            own = None if route is None else _part_of(route, batch)
+            is_changed = changes_scores(model.generation_config)
+            if reader is None or is_changed or _longest(parts[0]) > reader.switch:
+                own = own or _everywhere
+                _answer_without_reader(model, *parts, end_tokens, own, head=head)
+            else:
+                _answer(model, reader, *parts, own)
+
+
+def _batches(
+    continuations: Sequence[Continuation], order: Sequence[int], reader: Reader | None
+) -> list[Sequence[int]]:
+    """Return the numbers of the continuations, sorted by length, that are answered together."""
+    if reader is None or not reader.can_join:
+        return [[number] for number in order]
+    runs = split_to_fit([continuations[number] for number in order], reader.switch)
+    return [order[first:last] for first, last in runs]
+
+
+def _longest(continuations: Sequence[Continuation]) -> int:
+    """Return the largest number of tokens of a prompt with its answer, or a text to score."""
+    answers = [len(one.prompt) + one.config.max_tokens for one in continuations]
+    scored = [len(context) + len(target) for one in continuations for context, target in one.pairs]
+    return max(answers + scored)
 
 
 def _part_of(route: Route, numbers: Sequence[int]) -> Route:
@@ -207,13 +226,15 @@ def _score(
             continuation.on_scores(scores)
 
 
-def split_to_fit(
-    continuations: Sequence[Continuation], context_length: int
-) -> Iterator[tuple[int, int]]:
-    """Split continuations into runs that fit into the context together.
+def split_to_fit(continuations: Sequence[Continuation], length: float) -> Iterator[tuple[int, int]]:
+    """Split continuations into runs that fit into a length together; one that is longer is alone.
 
     A row that is done grows with the others of its run, beyond the end of its answer, and some
     models have no positions there.
+
+    Args:
+        continuations: The continuations.
+        length: Number of tokens, such as that of the model's context.
 
     Yields:
         The first index of each run, and the index after its last.
@@ -223,7 +244,7 @@ def split_to_fit(
     for index, continuation in enumerate(continuations):
         longest = max(longest, len(continuation.prompt))
         new = max(new, continuation.config.max_tokens)
-        if index > first and longest + new > context_length:
+        if index > first and longest + new > length:
             yield first, index
             first = index
             longest, new = len(continuation.prompt), continuation.config.max_tokens

@@ -90,7 +90,8 @@ class TaskRunner:
         reader = reader_of(self._model) if is_worth_sharing(pairs) else None
         if job.training.fallback is None:
             self._slots.use(job.slot, job.slot + 1)
-        if reader is not None:
+        longest = max(len(context) + len(target) for context, target in pairs)
+        if reader is not None and longest <= reader.switch:
             return tuple(nats_of_pairs(self._model, reader, pairs))
         return tuple(negative_log_likelihoods(self._model, self._head, pairs))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from langchain_sift.ttft.answering.key_values import KeyValues, can_join, can_skip, joined
 from langchain_sift.ttft.memory.use import is_out_of_memory
+from langchain_sift.ttft.model.positions import encoding_switch
 from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
 from langchain_sift.ttft.training.passes import split_into_passes
 
@@ -45,6 +47,9 @@ class Reader:
 
     can_join: bool = False
     can_skip: bool = False
+
+    switch: float = math.inf
+    """The result of `encoding_switch`. What is read has at most so many tokens with its answer."""
 
     def read(
         self,
@@ -218,8 +223,8 @@ def _tried(model: PreTrainedModel) -> Reader | None:
         return None
     if not _are_close(found.logits, torch.stack(expected)):
         return None
-    kinds = {"can_join": can_join(state.cache), "can_skip": can_skip(state.cache)}
-    return Reader(names, reader.head, **kinds)
+    cache = state.cache
+    return Reader(names, reader.head, can_join(cache), can_skip(cache), encoding_switch(model))
 
 
 def _are_close(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -6,7 +6,7 @@
     training    slots x adapter x 12 + adapter x 4
                 + rows x (t a + t^2 m) x (1 + 1 / layers) + logits
     scoring     tokens x (a + t m) x 1.25 / layers + logits
-    answering   min(prompts, 4096) x (a + t m) x 1.25 / layers + logits
+    answering   max(min(prompts, 4096), u) x (a + t m) x 1.25 / layers + logits
                 + c x (prompts + max(answers, copies) + 1 layer of them)
 
 `adapter` is the number of weights of one adapter. A slot has 4 bytes for each, and 2 more for the
@@ -14,7 +14,8 @@ rounded copy that a model of 16 bits computes with; while it trains also 4 for t
 for AdamW's two moments. All slots have their first weights from one copy.
 
 `t` is the length of the longest text of a pass, to which the others are padded, as in the numbers
-of `tokens`, `prompts` and `answers`. A request that only scores has a pass of its own over all its
+of `tokens`, `prompts` and `answers`. `u` is that of the longest prompt that must be read in one
+pass, 0 if there is none. A request that only scores has a pass of its own over all its
 texts, unless they share a context, which is then read once and needs less. After an answer's
 prompt, each text to score has a copy of the prompt's cache; `copies` are the tokens of these texts
 with their prompts, of which 16,384 are in memory at a time.
@@ -30,6 +31,7 @@ answers prompts and scores texts as above.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,6 +67,9 @@ class Footprint:
 
     block: int | None
     """Number of positions whose logits exist at once. None means all positions of a pass."""
+
+    switch: float = math.inf
+    """Length in tokens beyond which a prompt must be read in one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,8 @@ def _answering(footprint: Footprint, loads: Sequence[Load]) -> float:
     answers = len(loads) * max(load.answer for load in loads)
     copies = min(_COPIED_AT_ONCE, sum(load.copies for load in loads))
     cached = (prompts + max(answers, copies)) * (1 + 1 / footprint.layers)
-    a_pass = _a_pass(footprint, min(_READ_AT_ONCE, prompts), longest)
+    undivided = longest if longest > footprint.switch else 0
+    a_pass = _a_pass(footprint, max(min(_READ_AT_ONCE, prompts), undivided), longest)
     positions = max(len(loads), sum(load.targets for load in loads))
     return cached * footprint.cache + a_pass + _logits(footprint, positions)
 

@@ -11,6 +11,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.answering.reading import CACHE_NAMES
 from langchain_sift.ttft.memory.estimate import Footprint
 from langchain_sift.ttft.model.language_model import LanguageModel
+from langchain_sift.ttft.model.positions import encoding_switch
 from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.output_layer import linear_head
 from langchain_sift.ttft.training.trainer import checkpoint_layers
@@ -50,6 +51,7 @@ def measure_footprint(language_model: LanguageModel, config: FineTuneConfig) -> 
         cache=cache,
         logits=vocabulary * of_block,
         block=None if head is None else head.block_rows(_MANY),
+        switch=encoding_switch(model),
     )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from langchain_sift.ttft.model.language_model import LanguageModel
+from langchain_sift.ttft.model.positions import encoding_switch
 from langchain_sift.ttft.model.tokens import beginning, first_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
 
@@ -45,7 +46,7 @@ def mean_hidden_states(
     ]
     means: dict[int, npt.NDArray[np.float32]] = {}
     limit = _TOKENS_IN_A_BATCH.get(language_model.device.type, _TOKENS_ON_ACCELERATOR)
-    for batch in _batches(token_ids, limit):
+    for batch in _batches(token_ids, limit, encoding_switch(language_model.model)):
         lengths = torch.tensor([len(token_ids[i]) for i in batch], device=language_model.device)
         longest = max(len(token_ids[i]) for i in batch)
         padded = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -62,14 +63,17 @@ def mean_hidden_states(
     return np.stack([means[i] for i in range(len(texts))])
 
 
-def _batches(token_ids: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
+def _batches(token_ids: Sequence[Sequence[int]], limit: int, switch: float) -> Iterator[list[int]]:
     """Yield batches of indices of texts of similar length, which need little padding.
 
-    A batch has at most `limit` tokens, padding included, or one text.
+    A batch has at most `limit` tokens, padding included, or one text. A text of at most `switch`
+    tokens is in no batch with a longer one.
     """
     batch: list[int] = []
     for i in sorted(range(len(token_ids)), key=lambda i: -len(token_ids[i])):
-        if batch and (len(batch) + 1) * len(token_ids[batch[0]]) > limit:
+        longest = len(token_ids[batch[0]]) if batch else 0
+        is_apart = longest > switch >= len(token_ids[i])
+        if batch and (is_apart or (len(batch) + 1) * longest > limit):
             yield batch
             batch = []
         batch.append(i)

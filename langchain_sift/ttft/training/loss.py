@@ -16,6 +16,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
+from langchain_sift.ttft.model.positions import encoding_switch
 from langchain_sift.ttft.training.output_layer import OutputLayer
 from langchain_sift.ttft.training.targets import Targets, make_targets
 from langchain_sift.ttft.training.top_logits import TopLogits, divergence
@@ -71,6 +72,22 @@ def negative_log_likelihoods(
         head: The result of `linear_head(model)`.
         pairs: Token ids of contexts and targets, at least one token each.
     """
+    switch = encoding_switch(model)
+    beyond = [len(context) + len(target) > switch for context, target in pairs]
+    parts = {
+        side: [pair for pair, other in zip(pairs, beyond, strict=True) if other is side]
+        for side in set(beyond)
+    }
+    nats = {side: iter(_nats_in_a_pass(model, head, part)) for side, part in parts.items()}
+    return [next(nats[side]) for side in beyond]
+
+
+def _nats_in_a_pass(
+    model: PreTrainedModel,
+    head: OutputLayer | None,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+) -> list[float]:
+    """Return the same of pairs that may share a pass."""
     targets = make_targets(
         [[*context, *target] for context, target in pairs],
         counted=[range(len(context), len(context) + len(target)) for context, target in pairs],

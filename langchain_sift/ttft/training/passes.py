@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
-def split_into_passes(lengths: Sequence[int], *, overhead: int) -> list[tuple[int, int]]:
+def split_into_passes(
+    lengths: Sequence[int], *, overhead: int, switch: float = math.inf
+) -> list[tuple[int, int]]:
     """Split a row of documents into passes with the least computation, padding included.
 
     A pass is a run of neighbours, padded to the longest of them. Dynamic programming over the
@@ -14,6 +17,7 @@ def split_into_passes(lengths: Sequence[int], *, overhead: int) -> list[tuple[in
     Args:
         lengths: Number of tokens of each slot's document. 0 means no document, in no pass.
         overhead: Cost of one more pass, in tokens.
+        switch: A document of at most this length shares no pass with a longer one.
 
     Returns:
         First slot of each pass, and the slot after its last.
@@ -27,7 +31,7 @@ def split_into_passes(lengths: Sequence[int], *, overhead: int) -> list[tuple[in
         choices = []
         longest = 0
         for first in range(last - 1, -1, -1):
-            if lengths[first] == 0:
+            if lengths[first] == 0 or (lengths[first] > switch) != (lengths[last - 1] > switch):
                 break
             longest = max(longest, lengths[first])
             choices.append((best[first][0] + overhead + longest * (last - first), first))

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from langchain_sift.ttft.memory.use import is_out_of_memory
+from langchain_sift.ttft.model.positions import encoding_switch
 from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.adapted_model import base_norm
 from langchain_sift.ttft.training.cuda_graphs import Recorder
@@ -53,6 +54,7 @@ class Trainer:
         self.slots = slots
         self.head = linear_head(model)
         self._model = model
+        self._switch = encoding_switch(model)
         # The launches of a mixture of experts depend on the tokens, and cannot be recorded.
         has_experts = any(isinstance(module, LowRankExperts) for module in model.modules())
         records = model.device.type == "cuda" and not has_experts
@@ -171,7 +173,8 @@ class Trainer:
         lengths = [0] * (1 + max(task_of))
         for task in active:
             lengths[task.slot] = len(task.document.token_ids) if task.is_fresh else 0
-        for first, last in split_into_passes(lengths, overhead=_TOKENS_PER_PASS):
+        passes = split_into_passes(lengths, overhead=_TOKENS_PER_PASS, switch=self._switch)
+        for first, last in passes:
             documents = [task_of[slot].document for slot in range(first, last)]
             for slot, loss in enumerate(self._gradients(first, documents), start=first):
                 task_of[slot].loss = loss
@@ -206,6 +209,8 @@ class Trainer:
         """Copy the documents into the tensors that the recording of their shape reads."""
         longest = max(len(document.token_ids) for document in documents)
         length = _BUCKET * math.ceil(longest / _BUCKET)
+        if longest <= self._switch < length:
+            length = int(self._switch)
         targets = _targets(documents, torch.device("cpu"), length)
         shape = (len(documents), length)
         if shape not in self._inputs:

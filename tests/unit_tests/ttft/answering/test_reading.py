@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import SIZES, make_model, make_tokenizer
+from architectures import LONG_ROPE, SIZES, make_model, make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from langchain_sift.config import GenerationConfig
@@ -31,7 +31,24 @@ STATES: dict[str, dict[str, Any]] = {
     "mamba": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
     "falcon_h1": SIZES | MAMBA,
     "lfm2": SIZES | {"layer_types": ["conv", "full_attention"]},
+    "rwkv": {
+        "vocab_size": 64,
+        "context_length": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "attention_hidden_size": 32,
+    },
+    "minimax": SIZES
+    | {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "block_size": 8,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
+    "phi3": SIZES | LONG_ROPE,
 }
+# Their answers are left to `generate`: it knows their cache.
+WITHOUT_READER = {"mamba", "rwkv", "minimax"}
 
 
 @pytest.fixture(
@@ -219,13 +236,11 @@ def test_the_cache_has_the_name_that_the_model_takes(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["llama", "gemma3_text", "gpt2", "qwen3_moe", "mamba", "falcon_h1", "lfm2", "bloom"]
-)
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt2", "qwen3_moe", "bloom", *STATES])
 def test_answers_and_scores_equal_those_of_transformers_while_rows_leave(name: str) -> None:
     model = small_model(name)
     model.generation_config.eos_token_id = 2
-    assert (reader_of(model) is None) == (name == "mamba")  # its passes take another cache
+    assert (reader_of(model) is None) == (name in WITHOUT_READER)
     prompts, lengths = prompts_of(3, 4, 9, 20, 21, 30), [30, 2, 14, 1, 9, 5]
     words, nats = answers(model, prompts, lengths)
     tokenizer = make_tokenizer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from architectures import make_model, make_tokenizer, random_words
@@ -12,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Request, ScoringTask
 from langchain_sift.ttft.memory.budget import load_of
-from langchain_sift.ttft.memory.estimate import batch_bytes
+from langchain_sift.ttft.memory.estimate import Footprint, Load, batch_bytes
 from langchain_sift.ttft.tickets import Ticket
 
 CONFIG = FineTuneConfig(lora_rank=2, max_length=48)
@@ -76,3 +77,13 @@ def test_the_estimate_is_close_to_the_allocations_of_a_batch(architecture: str) 
         # Texts with the same context may share it, which the estimate does not count on.
         most = 5.0 if kind == "score" else 2.5
         assert 1.0 <= estimate / allocated_at_most(engine, requests) <= most, kind
+
+
+def test_a_prompt_beyond_the_switch_is_counted_as_one_pass() -> None:
+    footprint = Footprint(0, 4, layers=2, token=80.0, pair=0.0, cache=1.0, logits=0, block=None)
+    switched = replace(footprint, switch=5000)
+    for prompt in (4000, 5000, 9000):
+        load = [Load(prompt=prompt, answer=1)]
+        more = batch_bytes(switched, load) - batch_bytes(footprint, load)
+        # Of these tokens, 1.25 times the activations of a layer: 40 bytes for each.
+        assert more == (50 * (9000 - 4096) if prompt == 9000 else 0)

@@ -350,27 +350,31 @@ def test_checkpointing_changes_only_the_memory(
     assert fewer < sum(kept) * 2 / 3
 
 
-def lowest_cost(lengths: Sequence[int], overhead: int) -> int:
+def lowest_cost(lengths: Sequence[int], overhead: int, switch: int) -> int:
     """Return the lowest cost of all splits."""
     if not any(lengths):
         return 0
     if not lengths[0]:
-        return lowest_cost(lengths[1:], overhead)
+        return lowest_cost(lengths[1:], overhead, switch)
     costs = []
     for last in range(1, len(lengths) + 1):
-        if not all(lengths[:last]):
+        if not all(lengths[:last]) or max(lengths[:last]) > switch >= min(lengths[:last]):
             break
-        costs.append(overhead + max(lengths[:last]) * last + lowest_cost(lengths[last:], overhead))
+        rest = lowest_cost(lengths[last:], overhead, switch)
+        costs.append(overhead + max(lengths[:last]) * last + rest)
     return min(costs)
 
 
-@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 64))
-def test_the_passes_have_the_lowest_cost_of_all_splits(lengths: list[int], overhead: int) -> None:
-    passes = split_into_passes(lengths, overhead=overhead)
+@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 64), st.integers(0, 40))
+def test_the_passes_have_the_lowest_cost_of_all_splits(
+    lengths: list[int], overhead: int, switch: int
+) -> None:
+    passes = split_into_passes(lengths, overhead=overhead, switch=switch)
     covered = [slot for first, last in passes for slot in range(first, last)]
     assert covered == [slot for slot, length in enumerate(lengths) if length]
     cost = sum(overhead + max(lengths[a:b]) * (b - a) for a, b in passes)
-    assert cost == lowest_cost(lengths, overhead)
+    assert cost == lowest_cost(lengths, overhead, switch)
+    assert not any(max(lengths[a:b]) > switch >= min(lengths[a:b]) for a, b in passes)
 
 
 class Replays:
