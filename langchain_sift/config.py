@@ -141,7 +141,7 @@ class FineTuneConfig:
     drift_texts: tuple[str, ...] = ()
     """Texts on which the loss must not rise by more than `max_drift`, such as samples of general
     ability or of wanted behaviour. They bound the damage that documents of unknown origin can do,
-    on these texts only. They cost each prompt a forward pass."""
+    on these texts only. Each has at least two tokens, and they cost each prompt a forward pass."""
 
     max_drift: float = 0.5
     """Maximum increase of the loss on `drift_texts`, in nats per token; above it, the base model

@@ -39,7 +39,8 @@ from langchain_sift.ttft.openmp import release_helper_threads
 from langchain_sift.ttft.requests import EngineStatus, GenerationTask, Outcome, Pairs, Request, Task
 from langchain_sift.ttft.sampling import with_recommended
 from langchain_sift.ttft.tickets import Ticket
-from langchain_sift.ttft.training.adapted_model import adapter_shape
+from langchain_sift.ttft.training.adapted_model import check_shape
+from langchain_sift.ttft.training.drift import check_drift_texts
 from langchain_sift.ttft.training.lessons import Teaching
 from langchain_sift.ttft.training.target_layers import TargetLayers
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
@@ -101,17 +102,14 @@ class Engine:
             PromptTooLong: If the prompt fills the model's context, or leaves no room for the
                 shortest answer that follows the grammar.
             MemoryExceeded: If the request does not fit into `Limits.max_memory_gb`.
-            ArgumentError: If the config needs adapters of another shape than the engine's, the
-                prompt is empty, a token is not in the model's vocabulary, no decoder supports
-                the answer's grammar, or `max_tokens` is too small for it.
+            ArgumentError: If the config needs adapters of another shape than the engine's, one of
+                its `drift_texts` is too short for a loss, the prompt is empty, a token is not in
+                the model's vocabulary, no decoder supports the answer's grammar, or `max_tokens` is
+                too small for it.
         """
         config = config or self.config
-        if adapter_shape(config) != adapter_shape(self.config):
-            raise ArgumentError(
-                "an engine trains adapters of one shape: lora_rank, lora_alpha, target_modules and "
-                "gradient_checkpointing must be "
-                f"{adapter_shape(self.config)}, got {adapter_shape(config)}"
-            )
+        check_shape(config, self.config)
+        check_drift_texts(config.drift_texts, self.language_model.tokenizer)
         if isinstance(task, GenerationTask):
             task = self._fit_context(task)
         if task is not None:

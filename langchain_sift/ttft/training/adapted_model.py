@@ -168,6 +168,19 @@ def adapter_shape(config: FineTuneConfig) -> tuple[object, ...]:
     )
 
 
+def check_shape(config: FineTuneConfig, own: FineTuneConfig) -> None:
+    """Reject settings that need other slots than an engine has, whose settings are `own`.
+
+    Raises:
+        ArgumentError: If they do.
+    """
+    if adapter_shape(config) != adapter_shape(own):
+        raise ArgumentError(
+            "an engine trains adapters of one shape: lora_rank, lora_alpha, target_modules and "
+            f"gradient_checkpointing must be {adapter_shape(own)}, got {adapter_shape(config)}"
+        )
+
+
 def base_norm(model: PreTrainedModel) -> float:
     """Return the Frobenius norm of all the weights that the updates are added to."""
     total = 0.0
@@ -180,7 +193,9 @@ def base_norm(model: PreTrainedModel) -> float:
 
 
 def _squared_norm(weight: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float32)) ** 2
+    # A float64 weight can be summed in no smaller type.
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(weight.detach(), dtype=dtype)) ** 2
 
 
 def _weight_of(layer: LowRankLinear, dtype: torch.dtype) -> torch.Tensor:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
+from collections.abc import Sequence
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import plain_tokens
 from langchain_sift.ttft.training.loss import negative_log_likelihoods
 from langchain_sift.ttft.training.output_layer import OutputLayer
 
 _MAX_BASE_LOSSES = 64  # sets of texts whose loss under the base model is kept
+
+
+def check_drift_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that each text has a token to predict.
+
+    Raises:
+        ArgumentError: If one has fewer than two tokens, and so no loss.
+    """
+    for number, text in enumerate(texts):
+        count = len(plain_tokens(tokenizer, text))
+        if count < 2:
+            raise ArgumentError(
+                f"drift_texts[{number}] must have at least 2 tokens, got {count}: without a token "
+                "to predict it has no loss; make it longer, or leave it out"
+            )
 
 
 class DriftLosses:
@@ -40,12 +58,15 @@ class DriftLosses:
         return self._base[texts]
 
     def mean(self, texts: tuple[str, ...]) -> float:
-        """Return the mean loss with the slot in use. A text is cut to the model's context."""
+        """Return the mean loss with the slot in use. A text is cut to the model's context.
+
+        Args:
+            texts: At least one text that passes `check_drift_texts`.
+        """
         nats, tokens = 0.0, 0
         for text in texts:
             token_ids = plain_tokens(self._tokenizer, text)[: self._context_length]
-            if len(token_ids) > 1:
-                pair = (token_ids[:1], token_ids[1:])
-                nats += negative_log_likelihoods(self._model, self._head, [pair])[0]
-                tokens += len(token_ids) - 1
-        return nats / max(1, tokens)
+            pair = (token_ids[:1], token_ids[1:])
+            nats += negative_log_likelihoods(self._model, self._head, [pair])[0]
+            tokens += len(token_ids) - 1
+        return nats / tokens

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from architectures import make_model, make_tokenizer, random_words
 from hypothesis import given
 from hypothesis import strategies as st
 from likelihood import negative_log_likelihood
 from peft import LoraConfig, get_peft_model
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
-from langchain_sift.errors import TrainingError
+from langchain_sift.errors import ArgumentError, TrainingError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask
 from langchain_sift.ttft.training.adapted_model import base_norm
 from langchain_sift.ttft.training.passes import split_into_passes
@@ -433,3 +435,29 @@ def test_a_generation_task_with_pairs_is_scored_as_well(engine: Engine, texts: l
     alone = engine.outcome(engine.request(texts[:3], ScoringTask(pairs)))
     assert both.nats == alone.nats
     assert both.tokens
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_float64_model_trains_as_in_float32(architecture: str) -> None:
+    model, rng = make_model(architecture), random.Random(0)
+    texts = [random_words(rng, length) for length in (20, 30, 9)]
+    single, double = (
+        engine_for(one, make_tokenizer()).finetune(texts)
+        for one in (model, copy.deepcopy(model).double())
+    )
+    assert double.training.losses == pytest.approx(single.training.losses, rel=1e-3)
+    assert double.training.update_norm == pytest.approx(single.training.update_norm, rel=1e-3)
+    assert double.training.steps == len(texts)
+
+
+@pytest.mark.parametrize(("text", "count"), [("", 0), ("a", 1)])
+def test_a_drift_text_without_a_token_to_predict_is_refused_by_its_position(
+    engine: Engine, texts: list[str], text: str, count: int
+) -> None:
+    adapter = engine.finetune(texts[:1])
+    for material in (texts[:2], [], adapter):
+        config = replace(engine.config, drift_texts=(texts[0], text), max_drift=0.01)
+        with pytest.raises(ArgumentError, match=rf"drift_texts\[1\] .* 2 tokens, got {count}: .*"):
+            engine.request(material, config=config)
+    config = replace(engine.config, drift_texts=("ab",), max_drift=100.0)
+    assert engine.outcome(engine.request(texts[:2], config=config)).training.drift != 0.0
