@@ -83,6 +83,7 @@ from langchain_sift.ttft import (
     load_language_model,
     shared_engine,
 )
+from langchain_sift.ttft.model.load_settings import wrong_model
 from langchain_sift.ttft.model.tokens import text_tokens
 
 PromptOf = Callable[[str], PromptValue]
@@ -212,10 +213,7 @@ class TestTimeFineTuning(BaseModel):
     def _check_model(cls, model: Any) -> str | PreTrainedModel:
         model = os.fspath(model) if isinstance(model, os.PathLike) else model
         if not isinstance(model, str | PreTrainedModel):
-            raise ArgumentError(
-                "model must be a name, a folder or a PreTrainedModel of transformers, "
-                f"got a {type(model).__name__}"
-            )
+            raise wrong_model(model)
         return model
 
     @field_validator("tokenizer")

@@ -51,3 +51,17 @@ def check_quantization(quantization: str) -> None:
             "the model's safetensors with quantization='4bit' if memory is short"
         )
     check_choice("quantization", quantization, QUANTIZATIONS)
+
+
+def wrong_model(model: object) -> ArgumentError:
+    """Return the error for a `model` that is neither a name nor a model of transformers."""
+    cure = (
+        ": merge its adapter with model.merge_and_unload() and pass the result, or pass the folder "
+        "of the saved adapter"
+        if hasattr(model, "merge_and_unload")
+        else ""
+    )
+    got = repr(model) if isinstance(model, str) else f"a {type(model).__name__}"
+    return ArgumentError(
+        f"model must be a name, a folder or a PreTrainedModel of transformers, got {got}{cure}"
+    )

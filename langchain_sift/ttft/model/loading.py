@@ -37,6 +37,7 @@ from langchain_sift.ttft.model.gguf import (
     read_metadata,
 )
 from langchain_sift.ttft.model.language_model import LanguageModel
+from langchain_sift.ttft.model.load_settings import wrong_model
 from langchain_sift.ttft.model.names import ModelName, join_gguf_file, parse_name
 from langchain_sift.ttft.model.quantization import (
     check_can_quantize,
@@ -116,12 +117,9 @@ def load_language_model(
         }
         settings |= {"dtype": dtype, "quantization": quantization}
         return _wrap(model, tokenizer, settings)
-    name = os.fspath(model) if isinstance(model, str | os.PathLike) else ""
-    if not name:
-        raise ArgumentError(
-            f"model must be a name, a folder or a PreTrainedModel of transformers, got {model!r}"
-        )
-    name = join_gguf_file(name, gguf_file)
+    if not isinstance(model, str | os.PathLike) or not os.fspath(model):
+        raise wrong_model(model)
+    name = join_gguf_file(os.fspath(model), gguf_file)
     again = functools.partial(
         load_language_model,
         name,

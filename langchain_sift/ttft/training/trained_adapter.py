@@ -150,9 +150,7 @@ class TrainedAdapter:
                 own["transposed"],
             )
         except _READ_ERRORS as error:
-            raise ArgumentError(
-                f"{folder} has no adapter that this version can read: {error}"
-            ) from error
+            raise ArgumentError(f"{folder} has no adapter {_cause(folder, error)}") from error
 
     def check_fits(self, layers: Sequence[str], shapes: Shapes, lora_alpha: float) -> None:
         """Reject a model with other layers, or another scale of the update.
@@ -268,6 +266,16 @@ def _from_peft(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> torch
     if not is_b:
         return tensor.reshape(shape)
     return tensor.reshape(features, rank, *stack).permute(*range(len(shape))[::-1]).contiguous()
+
+
+def _cause(folder: Path, error: Exception) -> str:
+    """Return the rest of the error's message: what is wrong with the folder, and the cure."""
+    if (folder / "adapter_config.json").is_file() and not (folder / OWN_FILE).exists():
+        return (
+            f"of langchain-sift: it has no {OWN_FILE}. For an adapter of PEFT, pass the folder as "
+            f"the model, model={str(folder)!r}: it is merged into its base model"
+        )
+    return f"that this version can read: {error}"
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from langchain_core.documents import Document
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from langchain_sift import FineTuneConfig, TestTimeFineTunedLLM
+from langchain_sift import FineTuneConfig, HiddenStateEmbeddings, TestTimeFineTunedLLM
 from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
-from langchain_sift.ttft import LanguageModel, load_language_model
+from langchain_sift.ttft import LanguageModel, TrainedAdapter, load_language_model
 from langchain_sift.ttft.model import adapters
 
 if TYPE_CHECKING:
@@ -337,3 +337,34 @@ def test_an_adapter_of_a_stored_quantized_base_is_refused(
     edit(folder, base_model_name_or_path=str(tmp_path / "quantized"))
     with pytest.raises(ModelLoadError, match="not merged into the quantized base model"):
         load_language_model(folder)
+
+
+def test_a_model_with_an_adapter_is_refused_with_the_two_ways_to_use_it(
+    tiny_model_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, adapter: Path
+) -> None:
+    adapted: Any = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_model_path), adapter
+    )
+    cure = r"got a PeftModelForCausalLM: .*merge_and_unload\(\).* folder of the saved adapter"
+    for use in (
+        load_language_model,
+        HiddenStateEmbeddings,
+        lambda model, tokenizer: TestTimeFineTunedLLM(model=model, tokenizer=tokenizer),
+    ):
+        with pytest.raises(ValueError, match=cure):  # pydantic has its own
+            use(adapted, tiny_tokenizer)
+        with pytest.raises(ValueError, match="PreTrainedModel of transformers, got a int"):
+            use(3, tiny_tokenizer)  # type: ignore[arg-type]
+    merged = adapted.merge_and_unload()
+    from_folder = load_language_model(adapter, tiny_tokenizer, device="cpu", dtype="float32")
+    with torch.inference_mode():
+        logits = load_language_model(merged, tiny_tokenizer).model(TOKENS).logits
+        torch.testing.assert_close(from_folder.model(TOKENS).logits, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_of_peft_is_no_trained_adapter_and_the_error_names_its_use(adapter: Path) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"no langchain_sift\.json\. .*PEFT.* model='"
+    ) as raised:
+        TrainedAdapter.load(adapter)
+    assert f"model={str(adapter)!r}" in str(raised.value)
