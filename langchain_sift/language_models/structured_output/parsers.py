@@ -82,7 +82,7 @@ def _parsed(
         parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
     )
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    as_raw: Runnable[AIMessage, dict[str, Any]] = RunnableParallel(raw=RunnablePassthrough())
+    as_raw: Runnable[AIMessage, Any] = RunnableParallel(raw=RunnablePassthrough())
     # The model comes first: only the first step gets the arguments of a call.
     return model | as_raw | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
