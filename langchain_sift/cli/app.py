@@ -110,8 +110,9 @@ def errors_in_one_line(console: Terminal, after_interrupt: str = "") -> Iterator
         # The terminal wraps a long line: a name that is broken in two cannot be copied.
         console.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
         raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        console.print(f"interrupted{after_interrupt}")
+    except KeyboardInterrupt as interrupt:
+        rest = str(interrupt) or after_interrupt
+        console.print(f"interrupted{escape(rest)}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
 
 

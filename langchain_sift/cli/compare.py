@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -82,7 +84,6 @@ if TYPE_CHECKING:
     from langchain_sift.comparison.settings import ComparisonSettings
     from langchain_sift.report.conditions import Condition
     from langchain_sift.report.rows import Row
-    from langchain_sift.stores.location import ChromaLocation
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -139,7 +140,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     method has a result.
     """
     console = Terminal(stderr=True)
-    with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):
+    with errors_in_one_line(console):
         from langchain_sift.comparison.defaults import Defaults
         from langchain_sift.comparison.methods import parse_methods, unused_runnables
         from langchain_sift.comparison.prompts import read_prompts
@@ -148,10 +149,10 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols
 
         model = with_gguf_file(model, gguf_file)
-        saved = read_saved(settings)
-        loading = LoadSettings(device, dtype, quantization)
-        location = _location(store, store_token, store_header)
-        source = source_of(location, collection, corpus, embeddings, loading)
+        saved, loading = read_saved(settings), LoadSettings(device, dtype, quantization)
+        source = source_of(
+            store, store_token, store_header, collection, corpus, embeddings, loading
+        )
         protocols = parse_protocols(names_of(protocol))
         default = Defaults.of(saved, protocols, model)
         tuned = finetuning(saved, objective, learning_rate, lora_rank, target_modules, max_length)
@@ -186,8 +187,9 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         conditions = checked.conditions(fail_if or ())
         model = _model_name(model, saved, console) if checked.needs_model else model
         checked_prompts = read_prompts(prompts, lines="qa" in protocols, qrels=qrels)
-        folder = RunFolder(out, resume=resume, overwrite=overwrite)
-        failed = _run(
+        inputs = [Path(path) for path in (prompts, corpus, qrels, settings) if path is not None]
+        folder = RunFolder(out, resume=resume, overwrite=overwrite, inputs=inputs)
+        _run(
             checked_prompts,
             checked,
             conditions,
@@ -197,7 +199,6 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             folder=folder,
             console=console,
         )
-    _exit_if_any(failed, console)
 
 
 def _exit_if_any(failed: Sequence[str], console: Terminal) -> None:
@@ -217,41 +218,55 @@ def _run(
     source: StoreSource | CorpusSource,
     folder: RunFolder,
     console: Terminal,
-) -> list[str]:
-    """Run the comparison, print its report, and return the conditions that hold."""
+) -> None:
+    """Run the comparison, print its report, and exit if a condition holds."""
     from langchain_sift.cli.tables import print_report
     from langchain_sift.comparison.experiment import run_comparison
     from langchain_sift.report.files import write_report
 
     language_model = None
-    with folder.removed_if_empty(), source.locked(), progress_bar(console) as progress:
-        source.check()  # a model takes longer to load than a store to be found
-        if model is not None:
-            require("compare", "torch", "transformers")
-            from langchain_sift.ttft import load_language_model
+    with _held(folder):
+        with source.locked(), progress_bar(console) as progress:
+            source.check()  # a model takes longer to load than a store to be found
+            if model is not None:
+                require("compare", "torch", "transformers")
+                from langchain_sift.ttft import load_language_model
 
-            waiting = progress.add_task("loading the model", total=1)
-            language_model = load_language_model(model, **asdict(loading))
+                waiting = progress.add_task("loading the model", total=1)
+                language_model = load_language_model(model, **asdict(loading))
+                progress.advance(waiting)
+            waiting = progress.add_task("opening the documents", total=1)
+            vectorstore = source.open(language_model, folder.path, progress)
             progress.advance(waiting)
-        waiting = progress.add_task("opening the documents", total=1)
-        vectorstore = source.open(language_model, folder.path, progress)
-        progress.advance(waiting)
-        comparing = progress.add_task("comparing", total=len(prompts) * settings.rows_per_prompt)
-        report = run_comparison(
-            prompts,
-            settings,
-            language_model=language_model if settings.needs_model else None,
-            vectorstore=vectorstore,
-            folder=folder,
-            on_row=lambda row: progress.update(
-                comparing, advance=1, description=f"{row.protocol}, {row.method}"
-            ),
-        )
-        progress.update(comparing, total=len(report.rows), description="done")
-    failed = [failure for condition in conditions for failure in condition.failures(report)]
-    failed += _without_result(report.rows)
-    print_report(write_report(report, folder.path), failed)
-    return failed
+            comparing = progress.add_task(
+                "comparing", total=len(prompts) * settings.rows_per_prompt
+            )
+            report = run_comparison(
+                prompts,
+                settings,
+                language_model=language_model if settings.needs_model else None,
+                vectorstore=vectorstore,
+                folder=folder,
+                on_row=lambda row: progress.update(
+                    comparing, advance=1, description=f"{row.protocol}, {row.method}"
+                ),
+            )
+            progress.update(comparing, total=len(report.rows), description="done")
+        failed = [failure for condition in conditions for failure in condition.failures(report)]
+        failed += _without_result(report.rows)
+        print_report(write_report(report, folder.path), failed)
+    _exit_if_any(failed, console)
+
+
+@contextmanager
+def _held(folder: RunFolder) -> Iterator[None]:
+    """Lock the folder; an interrupt says that rows are kept, if there are any."""
+    try:
+        with folder.held():
+            yield
+    except KeyboardInterrupt:
+        kept = f"; continue with --resume: the rows so far are in {folder.path}"
+        raise KeyboardInterrupt(kept if folder.rows else "") from None
 
 
 def _without_result(rows: Sequence[Row]) -> list[str]:
@@ -266,16 +281,6 @@ def _without_result(rows: Sequence[Row]) -> list[str]:
         f"no row of {method} has a result; the first reason: {reason}"
         for method, reason in failed.items()
     ]
-
-
-def _location(
-    store: str | None, token: str | None, headers: Sequence[str] | None
-) -> ChromaLocation | None:
-    from langchain_sift.stores.location import ChromaLocation
-
-    if store is None and (token is not None or headers):
-        raise ArgumentError("--store-token and --store-header need --store, the URL of a server")
-    return None if store is None else ChromaLocation.of(store, token=token, headers=headers or ())
 
 
 def _model_name(option: str | None, saved: CalibratedSettings | None, console: Terminal) -> str:

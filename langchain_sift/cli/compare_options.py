@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 PromptsOption = Annotated[
-    Path,
+    str,
     typer.Option(
         metavar="PATH",
         help="Texts or questions that are not in the store: a .jsonl, .jsonl.gz, .txt or .md "
@@ -38,7 +38,7 @@ QrelsOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path,
+    str,
     typer.Option(metavar="DIR", help="Folder for the report and the rows."),
 ]
 ComparedModelOption = Annotated[
@@ -54,7 +54,7 @@ ComparedStoreOption = Annotated[
     typer.Option(metavar="DIR|URL", help=STORE_HELP),
 ]
 CorpusOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="PATH",
         help="Files to index first, instead of --store, or a folder of such files: all formats of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,22 +92,31 @@ _NO_EMBEDDINGS = (
 )
 
 
-def source_of(
-    store: ChromaLocation | None,
+def source_of(  # noqa: PLR0917 - the options of a command, in their order
+    store: str | None,
+    token: str | None,
+    headers: Sequence[str] | None,
     collection: str | None,
-    corpus: Path | None,
+    corpus: str | None,
     embeddings: str | None,
     loading: LoadSettings,
 ) -> StoreSource | CorpusSource:
     """Return the source that the options name.
 
     Raises:
-        ArgumentError: If they name none, or two.
+        ArgumentError: If they name none, or two, the path of the corpus is empty, or there are
+            credentials without a store.
     """
+    from langchain_sift.indexing.paths import named_path
+    from langchain_sift.stores.location import ChromaLocation
+
+    if store is None and (token is not None or headers):
+        raise ArgumentError("--store-token and --store-header need --store, the URL of a server")
     if store is not None and corpus is None:
-        return StoreSource(store, collection, embeddings, loading)
+        where = ChromaLocation.of(store, token=token, headers=headers or ())
+        return StoreSource(where, collection, embeddings, loading)
     if corpus is not None and store is None:
-        return CorpusSource(corpus, embeddings, loading)
+        return CorpusSource(named_path(corpus), embeddings, loading)
     raise ArgumentError(
         "give either --store, an indexed collection, or --corpus, files to index first"
     )

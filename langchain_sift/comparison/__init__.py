@@ -17,7 +17,7 @@
 | `measurer.py`, `scored_text.py` | measure prompts with the engine |
 | `chains.py` | measure questions with the chains of a user |
 | `ray_pool.py` | the same on Ray actors |
-| `run_folder.py` | keep rows in a folder, and continue from them |
+| `run_folder.py`, `row_files.py` | keep rows in a folder, and continue from them |
 | `leaks.py` | find prompts whose scored text the store holds |
 | `judging.py` | let a chat model grade the answers |
 | `shared_work.py` | keep what the next method of a prompt needs again |

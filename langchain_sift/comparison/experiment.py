@@ -162,9 +162,9 @@ def compare(
 
     Raises:
         ArgumentError: If a method or protocol does not exist, a number is out of range, a model
-            is needed and missing, or `out` cannot be written to, or holds a comparison and
-            neither `resume` nor `overwrite` is True. For the protocol "retrieval": if no prompt
-            has a label, or the store has none of the relevant documents.
+            is needed and missing, or `out` cannot be written to, holds files of other origin, is
+            in use, or holds a comparison and neither `resume` nor `overwrite` is True. For the
+            protocol "retrieval": if no prompt has a label, or the store no relevant document.
         CorpusError: If there are no prompts, or two have the same id.
         ModelLoadError: If the model cannot be loaded, here or by an actor.
         EngineError: If the Ray cluster has no room for an actor, or kills the actors.
@@ -203,8 +203,8 @@ def compare(
     if checked.needs_model and model is None:
         raise ArgumentError(f"give a model: only the protocol {RETRIEVAL!r} needs none")
     checked_prompts = as_prompts(prompts)
-    folder = None if out is None else RunFolder(Path(out), resume=resume, overwrite=overwrite)
-    with nullcontext() if folder is None else folder.removed_if_empty():
+    folder = None if out is None else RunFolder(out, resume=resume, overwrite=overwrite)
+    with nullcontext() if folder is None else folder.held():
         return run_comparison(
             checked_prompts,
             checked,

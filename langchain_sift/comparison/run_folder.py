@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from langchain_sift.comparison.row_files import (
+    append,
+    row_line,
+    row_of,
+    text_line,
+    whole_lines,
+    write_file,
+)
+from langchain_sift.comparison.tasks import PROTOCOLS
 from langchain_sift.errors import ArgumentError
+from langchain_sift.indexing.paths import is_there, named_path
+from langchain_sift.report.file_names import PLOTS, report_files
 from langchain_sift.report.report import Report
-from langchain_sift.report.rows import ChosenDocument, Row, in_order, plain
+from langchain_sift.report.rows import Row, in_order, plain
 
 _ROWS, _TEXTS, _RUN = "results.jsonl", "documents.jsonl", "run.json"
 _PROMPTS = "prompts.jsonl"
-_FLOATS = ("bits", "redundancy", "prior_variance")
+_FILES = (_ROWS, _TEXTS, _PROMPTS, *report_files(PROTOCOLS))
+"""The files that a comparison writes besides `_RUN`, which it writes first."""
+
+_LOCK = ".compare.lock"
+_NAMED_FILES = 3  # in a message
 
 Key = tuple[str, str, str, int]
 
@@ -27,55 +40,99 @@ Key = tuple[str, str, str, int]
 class RunFolder:
     """The folder with the rows of one comparison."""
 
-    def __init__(self, path: Path, *, resume: bool, overwrite: bool) -> None:
+    def __init__(
+        self, path: Path | str, *, resume: bool, overwrite: bool, inputs: Iterable[Path] = ()
+    ) -> None:
         """Check the folder, and make it if it does not exist. Call `begin` before the others.
 
         Args:
             path: The folder.
             resume: If True, continue the comparison that the folder holds.
             overwrite: If True, replace the comparison that the folder holds.
+            inputs: The files that the comparison reads.
 
         Raises:
-            ArgumentError: If the folder holds a comparison and neither is True, both are True, or
-                the folder cannot be written to.
+            ArgumentError: If the folder holds a comparison and neither is True, both are True, the
+                folder cannot be written to, or a file of the user would be replaced.
         """
         if resume and overwrite:
             raise ArgumentError(
                 "continue the comparison (--resume) or replace it (--overwrite): choose one of them"
             )
-        self.path = path
-        self._overwrite = overwrite
+        if not isinstance(path, Path | str):
+            raise ArgumentError(f"out must be the name of a folder, got {path!r}")
+        self.path = named_path(str(path))
+        self._resume, self._overwrite = resume, overwrite
         self.rows: dict[Key, Row] = {}
         """The rows so far."""
         self.texts: dict[str, str] = {}
         """The beginning of each document that was chosen, by its id."""
         try:
-            if path.is_file():
-                raise ArgumentError(f"{path} is a file: name a folder")
-            if self._holds_comparison() and not (resume or overwrite):
-                raise ArgumentError(
-                    f"{path} already holds a comparison: continue it (--resume), replace it "
-                    "(--overwrite), or name another folder"
-                )
-            self._made = [each for each in (path, *path.parents) if not each.exists()]
-            path.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=path):
+            self._check_free()
+            self._check_inputs(inputs)
+            above = (self.path, *self.path.parents)
+            self._made = [each for each in above if not each.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
             raise ArgumentError(
                 f"{path} is no folder that can be written to: {error.strerror}"
             ) from error
 
+    def _check_free(self) -> None:
+        """Reject a folder with a comparison that shall stay, or with files of these names."""
+        if self.path.is_file():
+            raise ArgumentError(f"{self.path} is a file: name a folder")
+        if self._holds_comparison():
+            if not (self._resume or self._overwrite):
+                raise ArgumentError(
+                    f"{self.path} already holds a comparison: continue it (--resume), replace it "
+                    "(--overwrite), or name another folder"
+                )
+        elif taken := [name for name in _FILES if is_there(self.path / name)]:
+            others = ", ..." if len(taken) > _NAMED_FILES else ""
+            raise ArgumentError(
+                f"{self.path} holds no comparison, but files that one would replace: "
+                f"{', '.join(taken[:_NAMED_FILES])}{others}: name another folder"
+            )
+
+    def _check_inputs(self, inputs: Iterable[Path]) -> None:
+        written = {(self.path / name).resolve() for name in (_RUN, *_FILES)}
+        for each in inputs:
+            if each.resolve() in written:
+                raise ArgumentError(
+                    f"{each} is read, and the comparison would replace it: name another folder "
+                    "than its own"
+                )
+
     @contextmanager
-    def removed_if_empty(self) -> Iterator[None]:
-        """Remove the folders that were made for the comparison, if an error leaves them empty."""
+    def held(self) -> Iterator[None]:
+        """Lock the folder against other comparisons; if an error leaves it empty, remove it.
+
+        Raises:
+            ArgumentError: If another comparison holds the lock, or the folder cannot be locked.
+        """
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ArgumentError(
+                f"another comparison writes into {self.path}: wait for its end, or name another "
+                "folder"
+            ) from None
+        except OSError as error:
+            raise ArgumentError(f"{self.path} cannot be locked: {error.strerror}") from error
         try:
             yield
         except BaseException:
-            with suppress(OSError):  # such as one that is not empty
+            with suppress(OSError):  # such as a folder that is not empty
+                (self.path / _LOCK).unlink()
                 for folder in self._made:
                     folder.rmdir()
             raise
+        finally:
+            lock.release()
 
     def begin(self, settings: Mapping[str, object]) -> None:
         """Read the rows of an earlier run, or remove them, and write the settings.
@@ -84,32 +141,32 @@ class RunFolder:
             settings: The settings of the comparison; rows of other settings are never mixed in.
 
         Raises:
-            ArgumentError: If the folder holds a comparison with other settings.
+            ArgumentError: If the folder holds a comparison with other settings, or one that was
+                begun meanwhile.
         """
         wanted = json.loads(json.dumps(plain(settings)))  # the form in which it is read again
+        self._check_free()
         if self._overwrite:
             self._clear()
         if self._holds_comparison():
             self._check(wanted)
             self._read()
-        _write(self.path / _RUN, json.dumps(wanted, ensure_ascii=False, indent=1))
+        write_file(self.path / _RUN, json.dumps(wanted, ensure_ascii=False, indent=1))
 
     def _holds_comparison(self) -> bool:
-        return (self.path / _RUN).exists() or (self.path / _ROWS).exists()
+        return is_there(self.path / _RUN)
 
     def _clear(self) -> None:
         """Remove the files of a comparison, and no others."""
-        for name in (_ROWS, _TEXTS, _RUN, _PROMPTS, "report.html", "report.md", "results.json"):
+        for name in (*_FILES, _RUN):  # a kill leaves a folder that can be cleared again
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "plots", ignore_errors=True)
+        with suppress(OSError):  # such as a folder that holds other files
+            (self.path / PLOTS).rmdir()
 
     def _check(self, wanted: Mapping[str, object]) -> None:
-        try:
-            stored = json.loads((self.path / _RUN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise ArgumentError(
-                f"{self.path / _RUN} cannot be read: start again with --overwrite"
-            ) from None
+        stored = _settings(self.path)
+        if stored is None:
+            raise ArgumentError(f"{self.path / _RUN} cannot be read: start again with --overwrite")
         other = [key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key)]
         if other:
             changes = "; ".join(
@@ -121,10 +178,10 @@ class RunFolder:
             )
 
     def _read(self) -> None:
-        for value in _whole_lines(self.path / _TEXTS):
+        for value in whole_lines(self.path / _TEXTS):
             self.texts[value["id"]] = value["text"]
-        for value in _whole_lines(self.path / _ROWS):
-            row = _row(value)
+        for value in whole_lines(self.path / _ROWS):
+            row = row_of(value)
             self.rows[row.key] = row
 
     def describe(
@@ -149,23 +206,23 @@ class RunFolder:
             + "\n"
             for key, text in (dict(prompts) | others).items()
         )
-        _write(self.path / _PROMPTS, "".join(lines))
+        write_file(self.path / _PROMPTS, "".join(lines))
 
     def keep(self, keys: Collection[Key]) -> None:
         """Remove all rows but these; the others are measured again, with their batch."""
         self.rows = {key: row for key, row in self.rows.items() if key in keys}
-        _write(self.path / _ROWS, "".join(map(_line, self.rows.values())))
-        _write(
+        write_file(self.path / _ROWS, "".join(map(row_line, self.rows.values())))
+        write_file(
             self.path / _TEXTS,
-            "".join(_text_line(key, text) for key, text in self.texts.items()),
+            "".join(text_line(key, text) for key, text in self.texts.items()),
         )
 
     def add(self, rows: Iterable[Row], texts: Mapping[str, str]) -> None:
         """Append rows, and the texts of documents that are new."""
         new = {key: text for key, text in texts.items() if key not in self.texts}
         added = list(rows)
-        _append(self.path / _TEXTS, "".join(_text_line(k, text) for k, text in new.items()))
-        _append(self.path / _ROWS, "".join(map(_line, added)))
+        append(self.path / _TEXTS, "".join(text_line(k, text) for k, text in new.items()))
+        append(self.path / _ROWS, "".join(map(row_line, added)))
         self.texts |= new
         self.rows |= {row.key: row for row in added}
 
@@ -176,17 +233,16 @@ def read_report(path: Path) -> Report:
     Raises:
         ArgumentError: If the folder holds none.
     """
-    try:
-        settings = json.loads((path / _RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"{path} holds no comparison: {_RUN} cannot be read") from error
-    rows = {row.key: row for row in map(_row, _whole_lines(path / _ROWS))}
-    prompts = _whole_lines(path / _PROMPTS)
+    settings = _settings(path)
+    if settings is None:
+        raise ArgumentError(f"{path} holds no comparison: {_RUN} cannot be read")
+    rows = {row.key: row for row in map(row_of, whole_lines(path / _ROWS))}
+    prompts = whole_lines(path / _PROMPTS)
     order = {prompt["id"]: index for index, prompt in enumerate(prompts)}
     return Report(
         rows=tuple(in_order(rows.values(), settings["protocols"], order, settings["methods"])),
         settings=settings,
-        texts={value["id"]: value["text"] for value in _whole_lines(path / _TEXTS)},
+        texts={value["id"]: value["text"] for value in whole_lines(path / _TEXTS)},
         prompt_texts={prompt["id"]: prompt["text"] for prompt in prompts},
         references={
             prompt["id"]: prompt["reference"] for prompt in prompts if prompt.get("reference")
@@ -198,59 +254,11 @@ def read_report(path: Path) -> Report:
     )
 
 
-def _line(row: Row) -> str:
-    return json.dumps(plain(asdict(row)), ensure_ascii=True) + "\n"
-
-
-def _text_line(identifier: str, text: str) -> str:
-    return json.dumps({"id": identifier, "text": text}, ensure_ascii=True) + "\n"
-
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a file, except for lines that a kill has cut."""
-    if not path.exists():
-        return []
-    objects = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            objects.append(json.loads(line))
-        except ValueError:  # cut by a kill, with a later line appended
-            continue
-    return objects
-
-
-def _row(value: dict[str, Any]) -> Row:
-    for name in _FLOATS:
-        value[name] = _nan_for_none(value[name])
-    chosen = tuple(
-        ChosenDocument(
-            id=document["id"],
-            gain=_nan_for_none(document["gain"]),
-            posterior_variance=_nan_for_none(document["posterior_variance"]),
-            copies=document["copies"],
-        )
-        for document in value["chosen"]
-    )
-    return Row(**{**value, "chosen": chosen, "used_indices": tuple(value["used_indices"])})
-
-
-def _nan_for_none(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _append(path: Path, text: str) -> None:
-    if text:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that no reader sees half of it."""
-    new = path.with_name(path.name + ".new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+def _settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings of the comparison in a folder; None if they cannot be read."""
+    try:
+        found = json.loads((path / _RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_ours = isinstance(found, dict) and {"protocols", "methods"} <= found.keys()
+    return found if is_ours else None

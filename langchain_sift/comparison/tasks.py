@@ -134,11 +134,16 @@ def parse_protocols(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of protocols, each once.
 
     Raises:
-        ArgumentError: If they are no sequence of names, or a protocol does not exist.
+        ArgumentError: If they are no sequence of names, there is none, or one does not exist.
     """
-    for name in strings("protocols", names):
+    given = strings("protocols", names)
+    if not given:
+        raise ArgumentError(
+            f"there is no protocol to compare under: use some of {', '.join(PROTOCOLS)}"
+        )
+    for name in given:
         if name not in PROTOCOLS:
             raise ArgumentError(
                 f"there is no protocol {name!r}: use some of {', '.join(PROTOCOLS)}"
             )
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(given))

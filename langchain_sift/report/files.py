@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from langchain_sift.report.file_names import MARKDOWN, PAGE, PLOTS, RESULTS
 from langchain_sift.report.html import write_html
 from langchain_sift.report.markdown import markdown
 from langchain_sift.report.plots.plots import draw_plots
 from langchain_sift.report.report import Report
-
-PAGE, MARKDOWN, RESULTS, PLOTS = "report.html", "report.md", "results.json", "plots"
 
 
 def write_report(report: Report, folder: Path) -> Report:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from matplotlib.figure import Figure
 
+from langchain_sift.report.file_names import PLOT_NAMES, plot_name
 from langchain_sift.report.plots.quality import (
     draw_by_documents,
     draw_by_group,
@@ -18,15 +18,14 @@ from langchain_sift.report.plots.uncertainty import draw_uncertainty, draw_varia
 from langchain_sift.report.report import Report
 
 _Draw = Callable[[Report, str], tuple[Figure, str] | None]
-_PLOTS: Mapping[str, tuple[str, _Draw]] = MappingProxyType(
-    {
-        "groups": ("Quality by group", draw_by_group),
-        "documents": ("Quality against documents", draw_by_documents),
-        "seconds": ("Quality against time", draw_by_seconds),
-        "variance": ("Remaining uncertainty", draw_variance),
-        "sigma": ("Uncertainty against gain", draw_uncertainty),
-    }
+_DRAWN: tuple[tuple[str, _Draw], ...] = (
+    ("Quality by group", draw_by_group),
+    ("Quality against documents", draw_by_documents),
+    ("Quality against time", draw_by_seconds),
+    ("Remaining uncertainty", draw_variance),
+    ("Uncertainty against gain", draw_uncertainty),
 )
+"""The title and the function of each plot, in the order of `PLOT_NAMES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Plot:
 def draw_plots(report: Report, protocol: str) -> list[Plot]:
     """Return the plots of a protocol, without those that have no data."""
     plots = []
-    for name, (title, draw) in _PLOTS.items():
+    for name, (title, draw) in zip(PLOT_NAMES, _DRAWN, strict=True):
         with plot_style():
             drawn = draw(report, protocol)
             if drawn is None:
@@ -60,10 +59,5 @@ def draw_plots(report: Report, protocol: str) -> list[Plot]:
             figure, caption = drawn
             identifier = f"{name}-{report.protocols.index(protocol)}"
             svg, png = svg_of(figure, identifier), png_of(figure)
-            plots.append(Plot(f"{_file_name(protocol)}-{name}", title, caption, svg, png))
+            plots.append(Plot(plot_name(protocol, name), title, caption, svg, png))
     return plots
-
-
-def _file_name(protocol: str) -> str:
-    safe = (letter if letter.isascii() and letter.isalnum() else "_" for letter in protocol)
-    return "".join(safe) or "_"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from langchain_sift.cli import app
+from langchain_sift.cli.sources import CorpusSource
+from langchain_sift.comparison.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -195,3 +198,47 @@ finally:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["best"] in {"nearest", "mmr", "sift"}
     assert done.stderr.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--out": ""}, "a path is empty"),
+        ({"--prompts": ""}, "a path is empty"),
+        ({"--corpus": ""}, "a path is empty"),
+        ({"--protocol": ""}, "there is no protocol to compare under: use some of document"),
+        ({"--out": "mine"}, "mine holds no comparison, .*: prompts.jsonl: name another folder"),
+    ],
+)
+def test_nothing_is_written_into_a_folder_that_was_not_meant(
+    beir: Path, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "prompts.jsonl").write_text(lines([{"text": "bread"}]))
+    before = sorted(tmp_path.rglob("*"))
+    options = {"--corpus": beir, "--prompts": beir, "--out": "out", **changes}
+    result = run(*(part for pair in options.items() for part in pair))
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.stderr)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_an_interrupt_names_the_rows_that_are_kept(
+    beir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, rows: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    target = (RunFolder, "add") if rows else (CorpusSource, "open")
+    add = RunFolder.add
+    monkeypatch.setattr(*target, lambda *given: (rows and add(*given), interrupt()))
+    result = run("--corpus", beir, "--prompts", beir, "--out", "out[1]")
+    assert result.exit_code == 130
+    kept = "; continue with --resume: the rows so far are in out[1]" if rows else ""
+    assert result.stderr.splitlines()[-1] == f"interrupted{kept}"
+    assert (tmp_path / "out[1]").exists() == rows
+    if rows:
+        monkeypatch.setattr(RunFolder, "add", add)
+        resumed = run("--corpus", beir, "--prompts", beir, "--out", "out[1]", "--resume")
+        assert resumed.exit_code == 0, resumed.output

@@ -7,12 +7,14 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from langchain_sift.comparison.run_folder import RunFolder, read_report
 from langchain_sift.errors import ArgumentError
+from langchain_sift.report.files import write_report
 from langchain_sift.report.rows import ChosenDocument, Row
 
 SETTINGS = {"protocols": ["document"], "methods": ["base", "x"], "k": [1], "rate": 0.1}
@@ -81,6 +83,11 @@ def test_a_comparison_is_never_overwritten_without_an_option(tmp_path: Path) -> 
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ArgumentError, match=r"run.json cannot be read"):
         open_run(tmp_path, resume=True)
+    (tmp_path / "run.json").write_text("[1]")
+    with pytest.raises(ArgumentError, match=r"run.json cannot be read"):
+        open_run(tmp_path, resume=True)
+    with pytest.raises(ArgumentError, match="holds no comparison"):
+        read_report(tmp_path)
     with pytest.raises(ArgumentError, match="is a file"):
         RunFolder(tmp_path / "mine.txt", resume=False, overwrite=False)
     with pytest.raises(ArgumentError, match="holds no comparison"):
@@ -179,11 +186,91 @@ def test_the_folder_of_a_comparison_that_fails_before_its_first_row_goes(
     folder = RunFolder(tmp_path / "new" / "run", resume=False, overwrite=False)
     if holds:
         (tmp_path / "new" / "other.txt").write_text("theirs")
-    with pytest.raises(ArgumentError), folder.removed_if_empty():
+    with pytest.raises(ArgumentError), folder.held():
         raise ArgumentError
     assert not (tmp_path / "new" / "run").exists()
     assert (tmp_path / "new").exists() == holds
     folder = RunFolder(tmp_path, resume=False, overwrite=False)
-    with pytest.raises(ArgumentError), folder.removed_if_empty():
+    with pytest.raises(ArgumentError), folder.held():
         raise ArgumentError
     assert tmp_path.exists()
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("option", [{}, {"resume": True}, {"overwrite": True}])
+@pytest.mark.parametrize(
+    "name",
+    ["prompts.jsonl", "documents.jsonl", "results.jsonl", "report.md", "plots/document-groups.svg"],
+)
+def test_no_file_of_a_folder_without_a_comparison_is_replaced(
+    tmp_path: Path, name: str, option: dict[str, bool]
+) -> None:
+    (tmp_path / "plots").mkdir()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ArgumentError, match=f"holds no comparison, .*: {name}: name another"):
+        open_run(tmp_path, **option)
+    assert files_in(tmp_path) == {name: b"mine"}
+
+
+@pytest.mark.slow
+def test_replacing_a_comparison_removes_the_files_that_one_writes_and_no_others(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "plots").mkdir()
+    mine = {"plots/mine.png": b"p", "notes.md": b"n", "plots/report.md": b"r"}
+    for name, content in mine.items():
+        (tmp_path / name).write_bytes(content)
+    for overwrite in (False, True):
+        folder = open_run(tmp_path, overwrite=overwrite)
+        assert files_in(tmp_path).keys() - mine.keys() == {"run.json"}
+        folder.describe({"0": "p"}, {}, {}, {})
+        folder.add(rows(2), {"d\n1": "text"})
+        write_report(read_report(tmp_path), tmp_path)
+        assert {"prompts.jsonl", "report.md", "results.json"} < files_in(tmp_path).keys()
+    assert mine.items() <= files_in(tmp_path).items()
+
+
+def test_a_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
+    open_run(tmp_path).describe({"0": "p"}, {}, {}, {})
+    prompts = tmp_path / "prompts.jsonl"
+    before = prompts.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    for path in (prompts, tmp_path / "link" / "prompts.jsonl"):
+        with pytest.raises(ArgumentError, match=r"prompts\.jsonl is read, .* name another folder"):
+            RunFolder(tmp_path, resume=False, overwrite=True, inputs=[path])
+    assert prompts.read_bytes() == before
+    RunFolder(tmp_path, resume=False, overwrite=True, inputs=[tmp_path / "mine.jsonl"])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_two_comparisons_do_not_write_into_one_folder(tmp_path: Path, *, fails: bool) -> None:
+    path = tmp_path / "run"
+    first, second = (RunFolder(path, resume=True, overwrite=False) for _ in range(2))
+    with pytest.raises(ArgumentError) if fails else nullcontext(), first.held():
+        message = r"another comparison writes into .*run: wait"
+        with pytest.raises(ArgumentError, match=message), second.held():
+            pytest.fail("both hold the folder")
+        if fails:
+            raise ArgumentError
+        first.begin(SETTINGS)
+    with RunFolder(path, resume=True, overwrite=False).held():
+        pass  # the lock ends with the comparison
+    late = RunFolder(tmp_path / "late", resume=False, overwrite=False)
+    open_run(tmp_path / "late")
+    with pytest.raises(ArgumentError, match="already holds a comparison"):
+        late.begin(SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_the_name_of_a_folder_is_not_empty(name: str) -> None:
+    with pytest.raises(ArgumentError, match="a path is empty"):
+        RunFolder(name, resume=False, overwrite=False)
+    with pytest.raises(ArgumentError, match="out must be the name of a folder, got 5"):
+        RunFolder(5, resume=False, overwrite=False)  # type: ignore[arg-type]

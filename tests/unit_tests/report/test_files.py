@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from langchain_sift.report.file_names import report_files
 from langchain_sift.report.files import write_report
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, ChosenDocument, Row
@@ -69,6 +70,9 @@ def test_all_files_are_written(folder):
     answers = [f"qa-{n}" for n in ("groups", "documents", "seconds", "variance")]
     plots = {f"plots/{name}.{end}" for name in (*document, *answers) for end in ("svg", "png")}
     assert written == {"report.html", "report.md", "results.json", *plots}
+    assert written == {*report_files(["document"]), *report_files(["qa"])} - {
+        f"plots/qa-sigma.{end}" for end in ("svg", "png")
+    }
 
 
 @pytest.mark.slow
