@@ -10,7 +10,7 @@ from itertools import combinations
 from langchain_sift.report.intervals import Difference, Interval, judge, ratio_interval
 from langchain_sift.report.metrics import RETRIEVAL_METRICS
 from langchain_sift.report.rows import BASE, DOCUMENT_MODES, Row, selection_of
-from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary, rank_methods
+from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary, quality, rank_methods
 from langchain_sift.report.tables import (
     GAP,
     decimals_of,
@@ -183,7 +183,7 @@ def verdict(
     """
     ranked = rank_methods(summaries, metric)
     if len(ranked) < 2:
-        return TOO_FEW_METHODS
+        return f"{TOO_FEW_METHODS}{_no_answers(summaries)}"
     best, runner_up = ranked[:2]
     baseline = baseline_of(ranked)
     name = "the base model" if baseline == BASE else str(baseline)
@@ -210,6 +210,23 @@ def verdict(
     if better:
         sentence += f" Significantly better than {name}: {_enumerate(better)}."
     return sentence + _no_answers(summaries)
+
+
+def verdict_without_difference(summaries: Mapping[str, MethodSummary], metric: str) -> str:
+    """State that a metric has the same value in all rows.
+
+    Args:
+        summaries: The summary of each method.
+        metric: The metric.
+    """
+    ranked = rank_methods(summaries, metric)
+    if len(ranked) < 2:
+        return f"{TOO_FEW_METHODS}{_no_answers(summaries)}"
+    value = format_number(quality(summaries[ranked[0]], metric)[0], decimals_of(metric))
+    return (
+        f"There is no difference in {metric_name(metric)}: it is {value} for all methods on each "
+        f"prompt.{_no_answers(summaries)}"
+    )
 
 
 def _no_answers(summaries: Mapping[str, MethodSummary]) -> str:

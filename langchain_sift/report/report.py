@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -19,6 +19,7 @@ from langchain_sift.report.findings import (
     difference_of,
     uncertainty_and_gain,
     verdict,
+    verdict_without_difference,
 )
 from langchain_sift.report.intervals import Difference, Interval, correlation
 from langchain_sift.report.judge_scores import judge_notes, without_ungraded
@@ -173,18 +174,28 @@ class Report:
     def metrics(self, protocol: str) -> tuple[str, ...]:
         """Return the metrics of a protocol, those that most rows have first.
 
-        A metric with the same value in all rows comes last.
+        A metric with the same value in all rows comes last, and after it one that fewer than two
+        methods have.
         """
+        values = self._values(protocol)
+
+        def place(name: str) -> tuple[bool, bool]:
+            is_alone = len(self.ranked_methods(protocol, name)) < 2
+            return is_alone, _is_constant(values[name])
+
+        return tuple(sorted(values, key=place))
+
+    def _values(self, protocol: str) -> dict[str, list[float]]:
+        """Return the values of each metric in all rows, those that most rows have first."""
         rows = self.select(protocol)
         values: dict[str, list[float]] = {}
         for row in rows:
             for name, value in row.scores.items():
                 values.setdefault(name, []).append(value)
-        order = sorted(values, key=lambda name: -len(values[name]))
+        ordered = dict(sorted(values.items(), key=lambda item: -len(item[1])))
         if any(math.isfinite(row.bits) for row in rows):
-            values[PERCENT_OF_BASE] = [row.bits for row in rows]
-            order.append(PERCENT_OF_BASE)
-        return tuple(sorted(order, key=lambda name: len({*values[name]}) == 1))
+            ordered[PERCENT_OF_BASE] = [row.bits for row in rows]
+        return ordered
 
     def ranked_methods(self, protocol: str, metric: str) -> list[str]:
         """Return the methods that have a metric, the best first."""
@@ -241,6 +252,8 @@ class Report:
         if metric is None:
             answered = any(row.answer is not None for row in self.select(protocol))
             return UNSCORED_ANSWERS if answered else TOO_FEW_METHODS
+        if _is_constant(self._values(protocol)[metric]):
+            return verdict_without_difference(self.summary(protocol), metric)
         difference = partial(self.difference, protocol, metric=metric)
         return verdict(self.summary(protocol), metric, difference, k=max(self.ks, default=0))
 
@@ -281,3 +294,7 @@ class Report:
         pairs = compared_pairs(self.ranked_methods(protocol, metric), each_with_each=each_with_each)
         differences = (self.difference(protocol, *pair, metric=metric) for pair in pairs)
         return tuple(difference for difference in differences if difference is not None)
+
+
+def _is_constant(values: Sequence[float]) -> bool:
+    return len({*values}) == 1

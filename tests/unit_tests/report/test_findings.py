@@ -250,3 +250,38 @@ def test_selections_alone_are_compared_as_those_of_rag_are():
 def test_the_verdict_says_that_no_method_answered_a_question(best, is_warned):
     report = answers({BASE: (0.0, 0.0, 0.0), "rag:a": (0.0, 0.0, best)})
     assert ("No method answered a question" in verdict_of(report, "qa")) == is_warned
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+@pytest.mark.parametrize("prompts", [1, 20])
+def test_a_metric_that_only_one_method_has_decides_nothing(score, prompts):
+    """The model has bits per byte, and a chain has not."""
+    rows = [
+        row(method, f"p{n}", bits, protocol="qa", k=0, answer="so", scores={"f1": score})
+        for n in range(prompts)
+        for method, bits in ((BASE, 50.0 + n), ("chain", math.nan))
+    ]
+    said = verdict_of(Report(rows=tuple(rows)), "qa")
+    warning = " No method answered a question: F1 is 0 for all." if score == 0 else ""
+    assert said == (
+        f"There is no difference in f1: it is {score:.3f} for all methods on each prompt.{warning}"
+    )
+    alone = verdict_of(Report(rows=tuple(r for r in rows if r.method == BASE)), "qa")
+    assert alone == f"Nothing can be compared: fewer than two methods have a score.{warning}"
+
+
+def test_the_first_metric_is_one_that_two_methods_have():
+    rng = random.Random(0)
+    for _ in range(200):
+        rows = [
+            row(m, f"p{n}", rng.choice((math.nan, 50.0, 60.0)), protocol="qa", k=0,
+                scores={name: rng.choice((0.0, 0.0, 1.0)) for name in "ab" if rng.random() < 0.4})
+            for m in (BASE, "x", "y")[: rng.randint(1, 3)]
+            for n in range(2)
+        ]  # fmt: skip
+        report = Report(rows=tuple(rows))
+        metrics = report.metrics("qa")
+        shared = [name for name in metrics if len(report.ranked_methods("qa", name)) > 1]
+        assert list(metrics[: len(shared)]) == shared
+        if shared:
+            assert "fewer than two methods" not in report.verdict("qa")
