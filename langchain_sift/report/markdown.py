@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from langchain_sift.report.findings import Finding
@@ -19,6 +20,9 @@ from langchain_sift.report.tables import (
     metric_name,
 )
 
+# An underscore within a word is no markup.
+_MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
+
 
 def markdown(report: Report, plots: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     """Return a report as GitHub Markdown.
@@ -30,8 +34,8 @@ def markdown(report: Report, plots: Mapping[str, Sequence[tuple[str, str]]]) -> 
     prompts = len({row.prompt for row in report.rows})
     parts = [f"# Comparison of {len(report.methods)} methods on {prompts} prompts"]
     for protocol, finding in report.findings.items():
-        parts.append(f"**{_cell(protocol)}**: {_cell(f'{finding.verdict} {finding.failures}')}")
-    parts += [f"**Note**: {_cell(note)}" for note in report.notes]
+        parts.append(f"**{_plain(protocol)}**: {_plain(f'{finding.verdict} {finding.failures}')}")
+    parts += [f"**Note**: {_plain(note)}" for note in report.notes]
     if report.leaks:
         parts.append(f"**Leaks**: {report.leak_notice}")
     for protocol, finding in report.findings.items():
@@ -39,14 +43,16 @@ def markdown(report: Report, plots: Mapping[str, Sequence[tuple[str, str]]]) -> 
     if report.leaks:
         parts += _leaks(report)
     if report.settings:
-        settings = [[name, format_setting(value)] for name, value in report.settings.items()]
+        settings = [
+            [_plain(name), _plain(format_setting(value))] for name, value in report.settings.items()
+        ]
         parts += ["## Settings", _table(["setting", "value"], settings, left=2)]
     return "\n\n".join(parts) + "\n"
 
 
 def _section(report: Report, finding: Finding, plots: Sequence[tuple[str, str]]) -> list[str]:
     protocol, ks = finding.protocol, report.ks
-    parts = [f"## Protocol {_cell(protocol)}"]
+    parts = [f"## Protocol {_plain(protocol)}"]
     if ks:
         parts.append(f"With {ks[-1]} documents, {report.prompts(protocol)} prompts:")
     parts.append(_methods_table(report.summary(protocol)))
@@ -58,11 +64,14 @@ def _section(report: Report, finding: Finding, plots: Sequence[tuple[str, str]])
         parts += ["### By group", _groups_table(report, protocol, by_group)]
     for metric, differences in finding.differences.items():
         if differences:
-            parts += [f"### Differences in {metric_name(metric)}", _differences_table(differences)]
+            parts += [
+                f"### Differences in {_plain(metric_name(metric))}",
+                _differences_table(differences),
+            ]
     if finding.correlations:
         rows = [
             [
-                f"`{method}`",
+                _code(method),
                 format_signed(interval.value, 2),
                 f"{format_signed(interval.low, 2)} to {format_signed(interval.high, 2)}",
             ]
@@ -76,11 +85,12 @@ def _section(report: Report, finding: Finding, plots: Sequence[tuple[str, str]])
 
 def _leaks(report: Report) -> list[str]:
     verdicts = [
-        f"Without these prompts, {_cell(protocol)}: {_cell(finding.verdict_without_leaks)}"
+        f"Without these prompts, {_plain(protocol)}: {_plain(finding.verdict_without_leaks)}"
         for protocol, finding in report.findings.items()
         if finding.verdict_without_leaks
     ]
-    table = _table(["prompt", "leak"], report.leaks.items(), left=2)
+    leaks = [list(map(_plain, leak)) for leak in report.leaks.items()]
+    table = _table(["prompt", "leak"], leaks, left=2)
     return ["## Leaks", report.leak_notice, *verdicts, table]
 
 
@@ -96,21 +106,21 @@ def _groups_table(
             f"{format_number(value, decimals)} ± {format_number(error, decimals)}"
             for value, error in values
         ]
-        rows.append([f"`{method}`", *cells])
-    headings = [f"{group} ({report.prompts(protocol, group)})" for group in by_group]
-    return _table([metric_name(metric), *headings], rows)
+        rows.append([_code(method), *cells])
+    headings = [f"{_plain(group)} ({report.prompts(protocol, group)})" for group in by_group]
+    return _table([_plain(metric_name(metric)), *headings], rows)
 
 
 def _methods_table(summaries: Mapping[str, MethodSummary], *, brief: bool = False) -> str:
     shown = columns(summaries.values(), brief=brief)
     rows = [
         [
-            f"`{method}`",
+            _code(method),
             *(format_number(column.value(summary), column.decimals) for column in shown),
         ]
         for method, summary in summaries.items()
     ]
-    return _table(["method", *(column.heading for column in shown)], rows)
+    return _table(["method", *(_plain(column.heading) for column in shown)], rows)
 
 
 def _differences_table(differences: Iterable[Difference]) -> str:
@@ -121,8 +131,8 @@ def _differences_table(differences: Iterable[Difference]) -> str:
         low, high = (format_difference(end, metric) for end in (interval.low, interval.high))
         rows.append(
             [
-                f"`{difference.first}`",
-                f"`{difference.second}`",
+                _code(difference.first),
+                _code(difference.second),
                 format_difference(interval.value, metric),
                 f"{low} to {high}",
                 difference.verdict,
@@ -135,14 +145,24 @@ def _differences_table(differences: Iterable[Difference]) -> str:
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """Return a table of cells in Markdown."""
     marks = ["---"] * left + ["--:"] * (len(headings) - left)
     lines = [headings, marks, *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(text: str) -> str:
-    """Put a text on one line, and escape all markup except for code."""
-    text = GAP.join(" ".join(part.split()) for part in text.split(GAP))
-    for special, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+def _code(name: str) -> str:
+    """Return a name as code, if it has no character that ends code or a cell."""
+    return _plain(name) if set(name) & set("`|\\\n\r") else f"`{name}`"
+
+
+def _plain(text: str) -> str:
+    """Return a text on one line, with all markup escaped."""
+    text = _on_one_line(text)
+    for special, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(special, safe)
-    return text
+    return _MARKUP.sub(r"\\\g<0>", text)
+
+
+def _on_one_line(text: str) -> str:
+    return GAP.join(" ".join(part.split()) for part in text.split(GAP))

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from markdown_it import MarkdownIt
 
 from langchain_sift.report.markdown import markdown
 from langchain_sift.report.report import Report
@@ -126,3 +127,44 @@ def test_names_are_escaped():
 def test_an_empty_report_has_a_title():
     assert Report(rows=()).findings == {}
     assert markdown(Report(rows=()), {}).startswith("# Comparison of 0 methods")
+
+
+HOSTILE = ("*a*", "[l](https://e.org)", "![x](https://e.org/p.png)", "_b_ c_d", "`c` ``", "~~s~~",
+           "a|b", "back\\|slash\\", "<b>x</b>", "&lt;", "[r][1]", "__x__ a_b_ _", "two\n# lines",
+           "<https://e.org>", "***", "\\*e\\*", "`a|b`")  # fmt: skip
+
+
+def texts_of(tokens):
+    """Yield the text of each part, and fail for any markup but bold, code and the plots."""
+    for token in tokens:
+        if token.type == "inline":
+            yield "".join(texts_of(token.children))
+        elif token.type in {"text", "code_inline", "text_special"}:
+            yield token.content
+        else:
+            assert token.type not in {"em_open", "s_open", "link_open", "image", "html_inline",
+                                      "html_block", "hr", "fence", "code_block"}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_reader_of_markdown_sees_the_names_that_were_given():
+    """The oracle is a parser of GitHub's Markdown."""
+    scores = dict.fromkeys(HOSTILE, 0.5)
+    rows = [
+        row(m, f"p{i}", 100.0 + i, group=name, scores=scores)
+        for m in (BASE, *HOSTILE)
+        for i, name in enumerate(HOSTILE)
+    ]
+    report = Report(
+        rows=tuple(rows),
+        leaks=dict(zip(HOSTILE, reversed(HOSTILE), strict=True)),
+        settings={name: name for name in HOSTILE} | {"notes": list(HOSTILE)},
+    )
+    text = markdown(report, {})
+    seen = list(texts_of(MarkdownIt("gfm-like", {"linkify": False}).parse(text)))
+    for name in HOSTILE:
+        shown = " ".join(name.split())
+        assert seen.count(shown) > 3  # a setting and its value, a leak, and a method
+        assert f"{shown} (1)" in seen
+        assert f"Differences in {shown}" in seen
+        assert f"Note: {shown}" in seen
