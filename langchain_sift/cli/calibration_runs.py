@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from langchain_sift.auto_mode import ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import note_other_table, print_note, progress_bar
+from langchain_sift.cli.prompts import prompts_of
 from langchain_sift.cli.terminal import Terminal
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
@@ -137,13 +138,12 @@ def prepare_retrieval(
     """
     from langchain_sift.calibration import calibrate_retrieval
     from langchain_sift.cli.calibration_tables import print_retrieval_calibration
-    from langchain_sift.comparison.prompts import read_prompts
 
     if path is not None and prompts is not None:
         raise ArgumentError(
             "--prompts: all of --queries are used: leave one of them out, or name a model (--model)"
         )
-    queries = None if path is None else read_prompts(path, lines=True, qrels=qrels)
+    queries = None if path is None else prompts_of(path, qrels=qrels)
 
     def calibrate(store: Chroma, on_progress: Progress) -> Result:
         """Calibrate the retrieval of a collection."""
@@ -188,7 +188,6 @@ def prepare_fine_tuning(
     from langchain_sift.calibration import calibrate
     from langchain_sift.calibration.experiment import check_search
     from langchain_sift.cli.calibration_tables import print_calibration
-    from langchain_sift.comparison.prompts import read_prompts
     from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
     from langchain_sift.ttft import load_language_model
 
@@ -198,7 +197,7 @@ def prepare_fine_tuning(
         )
     if share is not None and minutes is not None:
         raise ArgumentError("give either --share or --minutes, the limit of the search")
-    questions = None if queries is None else read_prompts(queries, lines=True)
+    questions = None if queries is None else prompts_of(queries)
     prompts, k = 24 if prompts is None else prompts, 32 if k is None else k
     protocol = "document" if protocol is None else protocol
     share = 0.1 if share is None else share

@@ -73,6 +73,7 @@ from langchain_sift.cli.options import (
     StoreTokenOption,
     TargetModulesOption,
 )
+from langchain_sift.cli.prompts import prompts_of
 from langchain_sift.cli.sources import CorpusSource, StoreSource, source_of
 from langchain_sift.cli.terminal import Terminal
 from langchain_sift.errors import ArgumentError, require
@@ -143,7 +144,6 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     with errors_in_one_line(console):
         from langchain_sift.comparison.defaults import Defaults
         from langchain_sift.comparison.methods import parse_methods, unused_runnables
-        from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.comparison.run_folder import RunFolder
         from langchain_sift.comparison.settings import ComparisonSettings, parse_ks
         from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols
@@ -186,7 +186,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             print_note(console, note)
         conditions = checked.conditions(fail_if or ())
         model = _model_name(model, saved, console) if checked.needs_model else model
-        checked_prompts = read_prompts(prompts, lines="qa" in protocols, qrels=qrels)
+        checked_prompts = prompts_of(prompts, lines="qa" in protocols, qrels=qrels)
         inputs = [Path(path) for path in (prompts, corpus, qrels, settings) if path is not None]
         folder = RunFolder(out, resume=resume, overwrite=overwrite, inputs=inputs)
         _run(

@@ -41,6 +41,7 @@ from langchain_sift.cli.options import (
     StoreTokenOption,
     TargetModulesOption,
 )
+from langchain_sift.cli.prompts import prompts_of
 from langchain_sift.cli.terminal import Terminal
 from langchain_sift.errors import ArgumentError, require
 from langchain_sift.ttft.model.load_settings import LoadSettings
@@ -158,7 +159,6 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     """
     console = Terminal(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
-        from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.stores.location import ChromaLocation
 
         require("ttft", "torch", "transformers", "peft")
@@ -169,7 +169,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         if minutes is not None:
             check_positive("--minutes", minutes)
             config = replace(config, max_train_seconds=60 * minutes)
-        prompts = read_prompts(examples, lines=True)
+        prompts = prompts_of(examples)
         answered = _answered(prompts, examples)
         if epochs is None:
             epochs = 2 if len(answered) < FEW else 1

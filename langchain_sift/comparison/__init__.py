@@ -5,6 +5,7 @@
 | `experiment.py` | `compare`: check the arguments, run all units, return a report |
 | `settings.py` | the settings of a comparison, checked |
 | `prompts.py`, `question_files.py`, `qrels.py` | read prompts, and their relevant documents |
+| `prompt_files.py` | find the files of a folder that hold prompts |
 | `defaults.py` | the settings that a caller leaves out |
 | `examples.py` | make documents of answered questions, to learn from |
 | `judgments.py` | find the relevant documents of prompts in the store |

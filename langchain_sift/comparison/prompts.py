@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import cast
 
 from langchain_sift.checks import instances
 from langchain_sift.comparison.judgments import Relevant, parse_relevant
+from langchain_sift.comparison.prompt_files import PARQUET, QUESTION_FILES, TABLE, PromptFiles
 from langchain_sift.comparison.qrels import read_qrels
 from langchain_sift.comparison.question_files import (
     Row,
@@ -24,19 +26,18 @@ from langchain_sift.comparison.question_files import (
 )
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
-from langchain_sift.indexing.folders import SourceFile, files_of
+from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines
 from langchain_sift.indexing.metadata import label_of
+from langchain_sift.indexing.paths import named_path
 from langchain_sift.questions.field_names import QUESTIONS
 from langchain_sift.questions.question import Question
 from langchain_sift.questions.question_fields import is_blank
 from langchain_sift.report.ranking import Judgments
 from langchain_sift.ttft.texts import well_formed
 
-_TEXTS = (".txt", ".md")
-_TABLE = ".tsv"
-_PARQUET = ".parquet"
-_QUESTIONS = (".json", ".csv", _PARQUET)
+logger = logging.getLogger(__name__)
+
 _BEFORE_RESULT = "\n#### "
 _GROUPS = ("group", "domain", "subject", "category")
 
@@ -133,8 +134,9 @@ def read_prompts(
     """Read the prompts of a file, or of all files in a folder in the order of their names.
 
     Args:
-        path: One of these files, or a folder of such files, with or without a README. An id that
-            occurs in several files gets the name of its file before it.
+        path: One of these files, or a folder of such files. An id that occurs in several files
+            gets the name of its file before it. Texts beside the questions of a dataset are left
+            out, as `PromptFiles.find` says, with a warning.
 
             - `.jsonl`, `.jsonl.gz`: an object on each line. It has a "question" or a "text" (or one
               of `QUESTIONS`); answers and choices in one of the forms of `Question.of`; a "group",
@@ -155,11 +157,12 @@ def read_prompts(
             "test".
 
     Raises:
+        ArgumentError: If the path is empty.
         CorpusError: If a file cannot be read, a field has another type, there are no prompts, or
             two have the same id; the message names file and line.
         MissingExtraError: If a Parquet file cannot be read without pyarrow.
     """
-    folder = BeirFolder.find(path)
+    folder = BeirFolder.find(named_path(str(path)))
     if folder is not None:
         path, qrels = folder.queries, folder.split() if qrels is None else qrels
     prompts = as_prompts(_read(path, lines=lines))
@@ -167,9 +170,10 @@ def read_prompts(
 
 
 def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
-    by_file = {
-        file.name: _prompts_of(file, lines=lines) for file in files_of(path, endings=_endings(path))
-    }
+    found = PromptFiles.find(path)
+    for note in found.notes:
+        logger.warning("%s: %s", path, note)
+    by_file = {file.name: _prompts_of(file, lines=lines) for file in found.files}
     if not any(by_file.values()):
         raise CorpusError(f"{path}: no prompt in it")
     # Files of one dataset often number their questions from 0 each.
@@ -185,29 +189,17 @@ def _prompts_of(file: SourceFile, *, lines: bool) -> list[Prompt]:
     name = file.path.name.lower()
     if name.endswith(JSON_LINES):
         return _prompts(rows_of_lines(file))
-    if name.endswith(_QUESTIONS):
-        read = {".json": rows_of_json, ".csv": rows_of_csv, _PARQUET: rows_of_parquet}
+    if name.endswith(QUESTION_FILES):
+        read = {".json": rows_of_json, ".csv": rows_of_csv, PARQUET: rows_of_parquet}
         rows = read[file.path.suffix.lower()](file)
-        start = 0 if name.endswith(_PARQUET) else None
+        start = 0 if name.endswith(PARQUET) else None
         return _prompts(rows, start=start, is_table=name.endswith(".csv"))
-    if name.endswith(_TABLE):
+    if name.endswith(TABLE):
         return _table_prompts(file)
     if lines:
         return _line_prompts(file)
     text = well_formed("\n".join(read_lines(file.path)))
     return [Prompt(file.name, text)] if text.strip() else []
-
-
-def _endings(path: Path | str) -> tuple[str, ...]:
-    """Return the endings of files with prompts; a table beside others may hold something else."""
-    if not Path(path).is_dir():
-        return (*JSON_LINES, *_TEXTS, *_QUESTIONS, _TABLE)
-    names = [file.name.lower() for file in Path(path).rglob("*")]
-    # The README of a dataset is no prompt.
-    is_text = any(name.endswith(_TEXTS) and not name.startswith("readme") for name in names)
-    if is_text:
-        return (*JSON_LINES, *_TEXTS)
-    return JSON_LINES if any(name.endswith(JSON_LINES) for name in names) else _QUESTIONS
 
 
 def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prompt]:

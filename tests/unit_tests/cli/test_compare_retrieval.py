@@ -242,3 +242,14 @@ def test_an_interrupt_names_the_rows_that_are_kept(
         monkeypatch.setattr(RunFolder, "add", add)
         resumed = run("--corpus", beir, "--prompts", beir, "--out", "out[1]", "--resume")
         assert resumed.exit_code == 0, resumed.output
+
+
+def test_a_file_of_a_folder_that_is_left_out_is_noted(beir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "q.jsonl").write_text(lines([{"question": "bread", "answers": ["bridge"]}]))
+    arguments = ("--corpus", beir, "--prompts", folder, "--out", "out", "--methods", "nearest,mmr")
+    assert "note:" not in run(*arguments).stderr
+    (folder / "urls.txt").write_text("https://e.org\n")
+    noted = run(*arguments, "--resume").stderr
+    assert "note: the prompts are those of the .jsonl files, without urls.txt: name" in noted

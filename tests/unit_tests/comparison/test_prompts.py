@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from langchain_sift.comparison.prompt_files import PromptFiles, notes_on
 from langchain_sift.comparison.prompts import Prompt, as_prompts, read_prompts
 from langchain_sift.comparison.tasks import repeats_note
 from langchain_sift.errors import ArgumentError, CorpusError
@@ -226,3 +227,50 @@ def test_equal_prompts_are_one_observation() -> None:
         "3 of 7 prompts repeat an earlier one: equal prompts count as one observation.",
     )
     assert repeats_note(prompts[:2]) == ()
+
+
+MMLU = "Which?,w,x,y,z,B\n"
+ABOUT = ("README.txt", "LICENSE.md", "NOTICE", "LICENCE-MIT.txt", "sub/readme_zh.md")
+
+
+@pytest.mark.parametrize(
+    ("files", "read", "left_out"),
+    [
+        ({"test/a_test.csv": MMLU, "val/b_val.csv": MMLU}, ["test/a_test.csv", "val/b_val.csv"], 0),
+        ({"a.jsonl": '{"question": "?"}\n', "Corpus.txt": "One.\nTwo.\n"}, ["a.jsonl"], 1),
+        ({"a.jsonl": '{"question": "?"}\n', "a.csv": MMLU, "b.md": "b"}, ["a.jsonl"], 2),
+        ({"d/q.json": '[{"question": "?"}]', "urls.txt": "https://e.org\n"}, ["d/q.json"], 1),
+        ({"q.tsv": "id\tquestion\n1\tWho?\n", "b.txt": "b"}, ["q.tsv"], 1),
+        ({"b.txt": "b", "qrels.tsv": "query-id\tcorpus-id\tscore\n1\td\t1\n"}, ["b.txt"], 1),
+        ({"a.txt": "a", "b.md": "b"}, ["a.txt", "b.md"], 0),
+        ({"a.txt": "a", ".git/info.jsonl": "x"}, ["a.txt"], 0),
+    ],
+)
+def test_the_texts_beside_the_questions_of_a_dataset_are_no_prompts(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    files: dict[str, str],
+    read: list[str],
+    left_out: int,
+) -> None:
+    for name, text in {**dict.fromkeys(ABOUT, "A text.\n"), **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    found = PromptFiles.find(tmp_path)
+    assert sorted(file.path for file in found.files) == [tmp_path / name for name in read]
+    assert len(found.left_out) == left_out
+    prompts = read_prompts(tmp_path, lines=True)
+    alone = [prompt for name in read for prompt in read_prompts(tmp_path / name, lines=True)]
+    assert [prompt.text for prompt in prompts] == [prompt.text for prompt in alone]
+    assert len(caplog.messages) == min(left_out, 1)
+    assert all(name in message for name in found.left_out for message in caplog.messages)
+    assert [f"{tmp_path}: {note}" for note in notes_on(tmp_path)] == caplog.messages
+
+
+def test_a_folder_with_texts_about_a_dataset_alone_has_no_prompts(tmp_path: Path) -> None:
+    (tmp_path / "LICENSE.txt").write_text("MIT")
+    with pytest.raises(CorpusError, match=r"none of its files holds prompts: .*\.jsonl"):
+        read_prompts(tmp_path)
+    assert len(read_prompts(tmp_path / "LICENSE.txt")) == 1
+    with pytest.raises(ArgumentError, match="a path is empty"):
+        read_prompts("")

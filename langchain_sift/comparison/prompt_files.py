@@ -1,0 +1,109 @@
+"""Find the files of a folder that hold prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from langchain_sift.comparison.question_files import has_header, has_lists
+from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.beir import BeirFolder
+from langchain_sift.indexing.folders import SourceFile, files_of
+from langchain_sift.indexing.formats import JSON_LINES, read_lines
+from langchain_sift.indexing.paths import is_folder, named_path
+
+TEXTS = (".txt", ".md")
+TABLE = ".tsv"
+PARQUET = ".parquet"
+QUESTION_FILES = (".json", ".csv", PARQUET)
+_ENDINGS = (*JSON_LINES, *TEXTS, *QUESTION_FILES, TABLE)
+
+_ABOUT = re.compile(
+    r"((readme|licen[cs]e|copying)([._-].*)?|notice|copyright|authors|citation|changelog|"
+    r"contributing|code_of_conduct)\.(txt|md)",
+    re.IGNORECASE,
+)
+"""Names of texts about a dataset."""
+
+_SHOWN_FILES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFiles:
+    """The files of a path that hold prompts."""
+
+    files: tuple[SourceFile, ...]
+
+    left_out: tuple[str, ...] = ()
+    """Names of files that might hold prompts beside the questions of a dataset."""
+
+    @classmethod
+    def find(cls, path: Path | str) -> PromptFiles:
+        """Return a file, or the files of a folder.
+
+        If the folder has questions as JSON lines, only these are read; else the other formats of
+        questions; else the tables whose first line names a question; else the texts. Texts about
+        a dataset, such as its README and LICENSE, are no prompts.
+
+        Raises:
+            ArgumentError: If the path is empty.
+            CorpusError: If there is no such file.
+        """
+        found = files_of(path, endings=_ENDINGS)
+        if not is_folder(named_path(str(path))):
+            return cls(found)
+        files = [file for file in found if not _ABOUT.fullmatch(file.path.name)]
+        read = next(filter(None, ([*filter(holds, files)] for holds in _KINDS)), [])
+        if not read:
+            raise CorpusError(
+                f"{path}: none of its files holds prompts: add files that end with one of "
+                f"{', '.join((*JSON_LINES, *QUESTION_FILES, *TEXTS))}, or name a table (.tsv)"
+            )
+        left_out = tuple(file.name for file in files if file not in read)
+        return cls(tuple(read) if len(read) > 1 else (SourceFile.of(read[0].path),), left_out)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence on the files that are left out; none if there are none."""
+        if not self.left_out:
+            return ()
+        more = len(self.left_out) - _SHOWN_FILES
+        others = f" and {more} more" if more > 0 else ""
+        kind = next(filter(self.files[0].path.name.lower().endswith, _ENDINGS))
+        return (
+            f"the prompts are those of the {kind} files, without "
+            f"{', '.join(self.left_out[:_SHOWN_FILES])}{others}: name a file to read it",
+        )
+
+
+def notes_on(path: Path | str) -> tuple[str, ...]:
+    """Return the notes on the files of a path that are left out.
+
+    Raises:
+        ArgumentError: If the path is empty.
+        CorpusError: If there is no such file.
+    """
+    is_collection = BeirFolder.find(named_path(str(path))) is not None
+    return () if is_collection else PromptFiles.find(path).notes
+
+
+def _ends_with(endings: Sequence[str]) -> Callable[[SourceFile], bool]:
+    return lambda file: file.path.name.lower().endswith(tuple(endings))
+
+
+def _is_table_of_questions(file: SourceFile) -> bool:
+    """Return True for a table that is not one of ids and judgments, such as qrels."""
+    if not _ends_with([TABLE])(file):
+        return False
+    lines = read_lines(file.path)
+    return has_lists(lines) or has_header(next(iter(lines), "").split("\t"))
+
+
+_KINDS = (
+    _ends_with(JSON_LINES),
+    _ends_with(QUESTION_FILES),
+    _is_table_of_questions,
+    _ends_with(TEXTS),
+)
