@@ -239,7 +239,7 @@ class CalibratedSettings:
             raise ArgumentError(f"{path} cannot be read: {error.strerror}") from error
         except ArgumentError as error:
             raise ArgumentError(f"{path}: {error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArgumentError(f"{path} is not a settings file of `calibrate`: {error}") from error
 
 
@@ -247,10 +247,14 @@ def read_settings(settings: CalibratedSettings | Path | str) -> CalibratedSettin
     """Return the settings; a path names the file to load them from.
 
     Raises:
-        ArgumentError: As `CalibratedSettings.load` does.
+        ArgumentError: As `CalibratedSettings.load` does, and for a value of another type.
     """
     if isinstance(settings, CalibratedSettings):
         return settings
+    if not isinstance(settings, Path | str):
+        raise ArgumentError(
+            f"settings must be CalibratedSettings or their file, got a {type(settings).__name__}"
+        )
     return CalibratedSettings.load(settings)
 
 

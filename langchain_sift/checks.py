@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, TypeGuard, TypeVar
@@ -170,6 +170,21 @@ def instances(name: str, value: object, *kinds: type[T]) -> tuple[T, ...]:
                 f"{name} must be a sequence of {wanted}, got {type(each).__name__} at index {index}"
             )
     return found
+
+
+def mapping_or_empty(name: str, value: Mapping[str, T] | None) -> Mapping[str, T]:
+    """Return a mapping of names, an empty one for None.
+
+    Raises:
+        ArgumentError: If it is none.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ArgumentError(
+            f'{name} must map names to values, as in {{"name": ...}}, got a {type(value).__name__}'
+        )
+    return value
 
 
 def last_layers(targets: str) -> int | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from langchain_sift.checks import check_integer, check_positive
+from langchain_sift.checks import check_integer, check_positive, check_string
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,10 @@ class TableSettings:
         """Check the values, and drop ℓ if the kernel has none.
 
         Raises:
-            ArgumentError: If a number is out of range.
+            ArgumentError: If a value is out of range or has another type.
         """
+        check_string("kernel", self.kernel)
+        check_string("model", self.model, optional=True)
         check_integer("k", self.k, 1, optional=True)
         check_integer("context_k", self.context_k, 1, optional=True)
         check_positive("noise_variance", self.noise_variance)

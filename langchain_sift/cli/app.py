@@ -112,7 +112,7 @@ def errors_in_one_line(console: Terminal, after_interrupt: str = "") -> Iterator
         raise typer.Exit(2) from error
     except KeyboardInterrupt as interrupt:
         rest = str(interrupt) or after_interrupt
-        console.print(f"interrupted{escape(rest)}", highlight=False, soft_wrap=True)
+        console.print(f"interrupted{rest}", soft_wrap=True)
         raise typer.Exit(130) from None
 
 

@@ -192,7 +192,7 @@ def json_object(option: str, text: str | None) -> dict[str, object]:
     """Return the JSON object in the value of an option; an empty one without a value."""
     try:
         value = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ArgumentError(f"{option} must be a JSON object, got {text!r}")

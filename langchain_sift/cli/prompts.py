@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from langchain_sift.cli.app import print_note
+from langchain_sift.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
@@ -28,5 +27,5 @@ def prompts_of(path: Path | str, *, lines: bool = True, qrels: Path | None = Non
     from langchain_sift.comparison.prompts import read_prompts
 
     for note in notes_on(path):
-        print_note(Console(stderr=True), note)
+        print_note(Terminal(stderr=True), note)
     return read_prompts(path, lines=lines, qrels=qrels)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.checks import mapping_or_empty
 from langchain_sift.comparison.defaults import Defaults
 from langchain_sift.comparison.description import describe, table_notes
 from langchain_sift.comparison.judging import Judge
@@ -29,13 +30,7 @@ from langchain_sift.comparison.settings import (
     parse_ks,
 )
 from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols, repeats_note, unscored_note
-from langchain_sift.comparison.units import (
-    engine_of,
-    measure_with,
-    peaks_of,
-    run,
-    units_of,
-)
+from langchain_sift.comparison.units import engine_of, measure_with, peaks_of, run, units_of
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError, require
 from langchain_sift.questions.learned_examples import LearnedExamples
@@ -171,12 +166,14 @@ def compare(
         StoreError: If the store cannot be read.
     """
     parsed = parse_protocols(protocols)
+    retrievers = mapping_or_empty("retrievers", retrievers)
+    chains = mapping_or_empty("chains", chains)
     default = Defaults.of(settings, parsed, model if isinstance(model, str) else None)
     checked = ComparisonSettings(
         methods=parse_methods(
             default.methods if methods is None else methods,
-            retrievers=retrievers or {},
-            chains=chains or {},
+            retrievers=retrievers,
+            chains=chains,
             base=set(parsed) != {RETRIEVAL},
         ),
         protocols=parsed,
@@ -185,11 +182,11 @@ def compare(
         **default.kernels(kernel, length_scale, noise_variance),
         finetune=default.tuned(finetune, seed),
         modes=default.modes,
-        retrievers=retrievers or {},
-        chains=chains or {},
-        scorers=scorers or {},
+        retrievers=retrievers,
+        chains=chains,
+        scorers=mapping_or_empty("scorers", scorers),
         judge=None if judge is None else Judge(judge),
-        filter=filter,
+        filter=None if filter is None else mapping_or_empty("filter", filter),
         label_key=label_key,
         max_tokens=max_tokens,
         chat_template_kwargs=chat_template_kwargs or {},
@@ -200,6 +197,8 @@ def compare(
     )
     for note in unused_runnables(checked.methods, checked.retrievers, checked.chains):
         logger.warning(note)
+    if not callable(on_row):
+        raise ArgumentError(f"on_row must be a function, got a {type(on_row).__name__}")
     if checked.needs_model and model is None:
         raise ArgumentError(f"give a model: only the protocol {RETRIEVAL!r} needs none")
     checked_prompts = as_prompts(prompts)

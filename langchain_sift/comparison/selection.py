@@ -109,7 +109,7 @@ class Corpus:
 
         Raises:
             StoreError: If the store cannot answer.
-            ArgumentError: If the store is empty.
+            ArgumentError: If the store is empty, or the filter matches nothing.
             EmbeddingError: If the embeddings fail.
         """
         adapter = blocking_adapter_for(vectorstore)
@@ -120,7 +120,8 @@ class Corpus:
         reading = _with_copies(every_candidate(dimensions), copies)
         candidates = run(reading, adapter, timeout=_READING_TIMEOUT, arguments=arguments)
         if not candidates.documents:
-            raise ArgumentError("the store is empty: there is nothing to choose from")
+            what = "the store is empty" if filter is None else f"nothing matches {filter!r}"
+            raise ArgumentError(f"{what}: there is nothing to choose from")
         return cls(candidates, embeddings, copies, label_key)
 
     def texts(self) -> Iterator[tuple[str, str]]:

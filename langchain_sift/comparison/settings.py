@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable
 
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSelection
-from langchain_sift.checks import check_integer, check_positive
+from langchain_sift.checks import check_integer, check_name, check_positive
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
@@ -102,6 +102,7 @@ class ComparisonSettings:
         for k, for_training in itertools.product(self.ks, (False, True)):
             kernel = kernel_settings(None, **self.kernel_of(for_training=for_training))
             SelectionSettings(k=k, **asdict(kernel))
+        check_name("label_key", self.label_key, optional=True)
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("jobs", self.jobs, 1)
         check_integer("max_tokens", self.max_tokens, 1)
@@ -221,13 +222,15 @@ class ComparisonSettings:
         )
 
 
-def parse_ks(k: int | Sequence[int]) -> tuple[int, ...]:
+def parse_ks(k: int | Iterable[int]) -> tuple[int, ...]:
     """Return the numbers of documents in ascending order, each once.
 
     Raises:
-        ArgumentError: If there are none.
+        ArgumentError: If there are none, or one is no positive integer.
     """
-    ks = (k,) if isinstance(k, int) else tuple(sorted(set(k)))
+    ks = tuple(k) if isinstance(k, Iterable) and not isinstance(k, str) else (k,)
     if not ks:
         raise ArgumentError("k must be a number of documents, or several, got none")
-    return ks
+    for each in ks:
+        check_integer("k", each, 1)
+    return tuple(sorted(set(ks)))

@@ -62,7 +62,7 @@ class LearnedExamples:
             fields = json.loads(file.read_text(encoding="utf-8"))
             check_integer("k", fields["k"], 1)
             learned = cls(fields["k"], strings("digests", fields["digests"]))
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise ArgumentError(
                 f"{file} is damaged: learn the examples again, or remove the file, so that learned "
                 "questions are no longer noticed"

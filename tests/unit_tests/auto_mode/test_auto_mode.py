@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,6 +217,36 @@ def test_a_settings_file_keeps_the_table(tmp_path: Path) -> None:
 
 
 MEASURED = TableSettings(5, 1.0, "rbf", 0.3, "org/name")
+
+
+def with_each_value_replaced(value: object, other: object) -> Iterator[object]:
+    """Yield copies of a JSON value, each with another value in one place."""
+    yield other
+    parts = enumerate(value) if isinstance(value, list) else ()
+    for key, part in value.items() if isinstance(value, dict) else parts:
+        for changed in with_each_value_replaced(part, other):
+            copy = value.copy()
+            copy[key] = changed
+            yield copy
+
+
+@pytest.mark.parametrize("other", [None, True, -1, 0.5, "x", [1], {"a": [1]}])
+def test_a_settings_file_with_another_value_is_refused_or_works(
+    tmp_path: Path, other: object
+) -> None:
+    figures = {mode: ModeFigures(0.1, 1.0) for mode in MODES}
+    table = ModeTable((ModeBin(0.5, 5, figures),), MEASURED)
+    saved = CalibratedSettings(CalibratedSelection(1.0, 5, 50), modes=table).to_json()
+    content = json.loads(json.dumps(saved))
+    file = tmp_path / "settings.json"
+    for changed in with_each_value_replaced(content, other):
+        file.write_text(json.dumps(changed))
+        with suppress(ArgumentError):
+            modes = CalibratedSettings.load(file).modes
+            assert modes is None or isinstance(modes.note_on(MEASURED), str | None)
+    file.write_text("[" * 100_000)
+    with pytest.raises(ArgumentError, match="is not a settings file"):
+        CalibratedSettings.load(file)
 
 
 @pytest.mark.parametrize(

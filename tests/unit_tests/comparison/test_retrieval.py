@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +14,14 @@ import numpy as np
 import pytest
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.runnables import RunnableLambda
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_sift import Report, compare
 from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.run_folder import read_report
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, SIFTError
 from langchain_sift.report.metrics import contains_answer
 from langchain_sift.report.ranking import ranking_scores
 
@@ -340,3 +343,37 @@ def test_documents_and_answers_are_scored_in_one_run(
     assert {row.failure for row in report.rows} == {None}
     assert report.metrics("retrieval")[0] == "ndcg"
     assert "contains" in report.metrics("qa")
+
+
+WRONG = (5, 2.5, "x", ["x"], {"a": 1}, [1.5], object(), True, ("a", 1), b"z", {1: 2})
+ARGUMENTS = sorted(set(signature(compare).parameters) - {"vectorstore", "model", "tokenizer"})
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_value_of_another_type_is_an_error_of_ours(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = InMemoryVectorStore(DeterministicFakeEmbedding(size=8))
+    store.add_texts(["bread", "river", "clock"], ids=["1", "2", "3"])
+    given = {
+        "prompts": [Prompt("1", "q", relevant=["1"])],
+        "methods": ["nearest"],
+        "protocols": ["retrieval"],
+        "k": 2,
+    }
+    for wrong in WRONG:
+        with suppress(SIFTError):  # some of them are right
+            compare(vectorstore=store, **{**given, name: wrong})  # type: ignore[arg-type]
+
+
+def test_a_filter_that_matches_nothing_is_named() -> None:
+    store = Chroma(embedding_function=DeterministicFakeEmbedding(size=8))
+    store.add_texts(["bread", "river"], metadatas=[{"source": "a"}] * 2, ids=["1", "2"])
+    prompts = [Prompt("1", "q", relevant=["1"])]
+    with pytest.raises(ArgumentError, match=r"nothing matches \{'source': 'b'\}"):
+        compare(prompts, ["nearest"], vectorstore=store, protocols=["retrieval"],
+                filter={"source": "b"})  # fmt: skip
+    store.delete(["1", "2"])
+    with pytest.raises(ArgumentError, match="the store is empty"):
+        compare(prompts, ["nearest"], vectorstore=store, protocols=["retrieval"])
