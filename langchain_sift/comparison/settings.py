@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable
 
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSelection
-from langchain_sift.checks import check_integer, check_name, check_positive
+from langchain_sift.checks import check_integer, check_positive, check_string
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
@@ -102,7 +102,7 @@ class ComparisonSettings:
         for k, for_training in itertools.product(self.ks, (False, True)):
             kernel = kernel_settings(None, **self.kernel_of(for_training=for_training))
             SelectionSettings(k=k, **asdict(kernel))
-        check_name("label_key", self.label_key, optional=True)
+        check_string("label_key", self.label_key, optional=True)
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("jobs", self.jobs, 1)
         check_integer("max_tokens", self.max_tokens, 1)
