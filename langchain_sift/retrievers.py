@@ -49,7 +49,7 @@ from langchain_sift.stores.interface import (
     adapter_for,
     blocking_adapter_for,
 )
-from langchain_sift.stores.relevance import cosine_of_relevance
+from langchain_sift.stores.relevance import threshold_cosine
 
 _CURE = "use `ainvoke` or `abatch`"
 _GAIN = "langchain_sift_gain"
@@ -235,11 +235,11 @@ class SIFTRetriever(VectorStoreRetriever):
             retriever: The result of `vectorstore.as_retriever(...)`.
             **settings: Fields of the new retriever. Without `min_similarity` among them, a
                 `score_threshold` of the other becomes the `min_similarity` that passes the same
-                documents, for embeddings of unit norm.
+                documents in its search type, for embeddings of unit norm.
 
         Raises:
             ArgumentError: If `retriever` is not a vector-store retriever, or the scale of its
-                `score_threshold` is not known.
+                `score_threshold` is not known, or no document passes it.
         """
         if not isinstance(retriever, VectorStoreRetriever):
             raise ArgumentError(
@@ -261,7 +261,7 @@ class SIFTRetriever(VectorStoreRetriever):
 
         Raises:
             ArgumentError: If `retriever` is none of these, or the scale of its `score_threshold`
-                is not known.
+                is not known, or no document passes it.
         """
         if not isinstance(retriever, ParentRetriever):
             raise ArgumentError(
@@ -595,8 +595,10 @@ def _inherited(
     search_kwargs = dict(retriever.search_kwargs)
     threshold = search_kwargs.pop("score_threshold", None)
     if threshold is not None and "min_similarity" not in settings:
-        cosine = cosine_of_relevance(retriever.vectorstore, threshold)
-        settings = {"min_similarity": max(-1.0, cosine), **settings}
+        cosine = threshold_cosine(
+            retriever.vectorstore, threshold, search_type=retriever.search_type
+        )
+        settings = {"min_similarity": cosine, **settings}
     if settings.get("search_type") != "mmr":
         search_kwargs.pop("lambda_mult", None)
     inherited = {

@@ -68,6 +68,7 @@ class ParentRetriever(Protocol):
     vectorstore: VectorStore
     docstore: BaseStore[str, Document]
     id_key: str
+    search_type: Any
     search_kwargs: dict[str, Any]
     tags: list[str] | None
     metadata: dict[str, Any] | None

@@ -710,13 +710,61 @@ def test_from_retriever_passes_the_documents_that_a_score_threshold_passes(kind,
     assert plain.search_kwargs == {"score_threshold": threshold, "k": 40}
 
 
+@pytest.mark.parametrize(
+    ("make", "thresholds"),
+    [
+        (make_qdrant, (-2.0, 0.0, 0.3, 0.9)),
+        (make_faiss, (0.1, 0.7, 1.2, 5.0)),
+        (InMemoryVectorStore, (0.3, 2.0)),
+    ],
+    ids=["Qdrant", "FAISS", "InMemoryVectorStore"],
+)
+def test_from_retriever_passes_what_a_threshold_of_the_store_s_own_score_passes(make, thresholds):
+    store = fill(make(CountingEmbeddings()))
+    for threshold in thresholds:
+        plain = store.as_retriever(search_kwargs={"score_threshold": threshold, "k": 40})
+        made = SIFTRetriever.from_retriever(plain)
+        assert set(texts_of(made.invoke(QUERY))) == set(texts_of(plain.invoke(QUERY)))
+
+
+@pytest.mark.parametrize(
+    ("make", "search_type", "threshold"),
+    [
+        (make_chroma, "similarity_score_threshold", 1.5),
+        (make_qdrant, "similarity_score_threshold", 1.2),
+        (make_qdrant, "similarity", 1.2),
+        (make_faiss, "similarity", -0.2),
+    ],
+)
+def test_a_threshold_that_nothing_passes_is_named_as_it_was_written(make, search_type, threshold):
+    plain = fill(make(CountingEmbeddings())).as_retriever(
+        search_type=search_type, search_kwargs={"score_threshold": threshold}
+    )
+    with pytest.raises(ArgumentError, match=rf"score_threshold {threshold}, .* passes no document"):
+        SIFTRetriever.from_retriever(plain)
+
+
+@pytest.mark.parametrize("search_type", ["similarity", "mmr"])
+def test_a_threshold_that_the_search_does_not_take_is_refused_with_the_cure(search_type):
+    plain = make_chroma(CountingEmbeddings()).as_retriever(
+        search_type=search_type, search_kwargs={"score_threshold": 0.4}
+    )
+    with pytest.raises(
+        ArgumentError,
+        match=rf"score_threshold 0.4, .*{search_type}'.*set search_type='similarity_score_th",
+    ):
+        SIFTRetriever.from_retriever(plain)
+
+
 def test_a_score_of_an_unknown_scale_is_an_error_with_the_cure():
     store = Chroma(
         collection_name=f"own-{uuid.uuid4()}",
         embedding_function=CountingEmbeddings(),
         relevance_score_fn=lambda distance: -distance,
     )
-    plain = store.as_retriever(search_kwargs={"score_threshold": 0.5})
+    plain = store.as_retriever(
+        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.5}
+    )
     with pytest.raises(ArgumentError, match="not known: pass min_similarity"):
         SIFTRetriever.from_retriever(plain)
     assert SIFTRetriever.from_retriever(plain, min_similarity=0.3).min_similarity == 0.3

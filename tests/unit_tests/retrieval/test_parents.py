@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 from langchain_classic.retrievers import MultiVectorRetriever, ParentDocumentRetriever
+from langchain_classic.retrievers.multi_vector import SearchType
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 from langchain_core.stores import InMemoryByteStore, InMemoryStore
@@ -160,12 +161,18 @@ def test_k_counts_parents_where_langchains_counts_chunks(in_memory):
 def test_settings_and_thresholds_are_inherited(embeddings):
     theirs = filled(
         make_chroma(embeddings, space="cosine"),
+        search_type="similarity_score_threshold",
         search_kwargs={"k": 3, "score_threshold": 0.6},
         tags=["theirs"],
     )
     ours = SIFTRetriever.from_parent_retriever(theirs)
     assert ours.min_similarity == pytest.approx(0.6)
     assert (ours.search_kwargs, ours.tags) == ({"k": 3}, ["theirs"])
+    similar = theirs.model_copy(update={"search_type": SearchType.similarity})
+    with pytest.raises(
+        ArgumentError, match=r"score_threshold 0\.6, for search_type 'similarity': "
+    ):
+        SIFTRetriever.from_parent_retriever(similar)
 
 
 def test_chunks_of_several_vectors_have_parents_too(embeddings):
