@@ -7,6 +7,7 @@ that LangChain's interface requires; it computes nothing.
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -222,7 +223,11 @@ class SIFTRetriever(VectorStoreRetriever):
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
-        self._settings({}, adapter_for(self.vectorstore), check_filter=False)
+        adapter = adapter_for(self.vectorstore)
+        self._settings({}, adapter, check_filter=False)
+        unread = getattr(adapter, "unread", None)
+        if unread is not None and self.second_retriever is None:
+            warnings.warn(unread, UserWarning, stacklevel=2)
         return self
 
     # Constructors

@@ -95,7 +95,15 @@ class QueryReader:
                     "second_retriever must return a list of documents, got a "
                     f"{type(ranking).__name__}"
                 )
-        return Query(vectors, SecondSearch(tuple(map(tuple, rankings)), self.embeddings))
+        named = tuple(tuple(map(_with_id, ranking)) for ranking in rankings)
+        return Query(vectors, SecondSearch(named, self.embeddings))
+
+
+def _with_id(document: Document) -> Document:
+    """Return a document with its id, which Qdrant's own retriever has in the metadata alone."""
+    if document.id is None and {"_id", "_collection_name"} <= document.metadata.keys():
+        return document.model_copy(update={"id": str(document.metadata["_id"])})
+    return document
 
 
 @contextmanager

@@ -62,6 +62,10 @@ _INSTEAD_OF_THRESHOLD = (
 _INSTEAD = {
     "score_threshold": _INSTEAD_OF_THRESHOLD,
     "lambda_mult": "use search_type='mmr'",
+    "hybrid_fusion": (
+        "dense vectors alone are searched: write it into the search_kwargs of a "
+        "second_retriever=store.as_retriever(...)"
+    ),
 }
 """What to use in place of settings of other searches."""
 

@@ -136,6 +136,9 @@ class StoreAdapter(Protocol):
     An adapter may also have `by_ids(ids, *, timeout, **search) -> Rows`, and an asynchronous one
     `aby_ids`: the rows of at most 300 ids that the store holds and the filter passes, in any
     order. A second retriever beside a filter needs it.
+
+    It may have `unread`, a text or None: what of the store only a second retriever searches.
+    `SIFTRetriever` warns with it if there is none.
     """
 
     @property

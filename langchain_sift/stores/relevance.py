@@ -47,7 +47,8 @@ def threshold_cosine(
     name = getattr(search_type, "value", search_type)
     where = f"score_threshold {threshold!r}, for search_type {name!r}"
     if cosine is None:
-        other = "" if search_type == _BY_RELEVANCE else f", or set search_type={_BY_RELEVANCE!r}"
+        is_relevance = _of_relevance(vectorstore, names, threshold) is not None
+        other = f", or set search_type={_BY_RELEVANCE!r}" if is_relevance else ""
         raise ArgumentError(
             f"{where}: the scale of the scores of this {type(vectorstore).__name__} is not known: "
             f"pass min_similarity, a cosine, in its place{other}"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from langchain_core.documents import Document
-from langchain_qdrant import QdrantVectorStore
+from langchain_qdrant import QdrantVectorStore, RetrievalMode
 from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -30,12 +30,33 @@ Result = TypeVar("Result")
 class QdrantAdapter:
     """Queries the client for points with their vectors."""
 
-    search_arguments = ("filter",)
+    search_arguments = ("filter", "search_params")
 
     def __init__(self, vectorstore: QdrantVectorStore) -> None:
-        """Keep the store."""
+        """Keep the store.
+
+        Raises:
+            StoreError: If the store searches sparse vectors alone.
+        """
         self._store = vectorstore
         self.label = f"Qdrant collection {vectorstore.collection_name!r}"
+        if vectorstore.retrieval_mode == RetrievalMode.SPARSE:
+            raise StoreError(
+                f"{self.label} is open with RetrievalMode.SPARSE, and SIFT compares dense vectors: "
+                "put a SIFTReranker over its as_retriever(), or open it with RetrievalMode.DENSE "
+                "if it has dense vectors"
+            )
+
+    @property
+    def unread(self) -> str | None:
+        """Name the sparse vectors of a hybrid store, which are not searched here."""
+        if self._store.retrieval_mode != RetrievalMode.HYBRID:
+            return None
+        return (
+            f"{self.label} is open with RetrievalMode.HYBRID, and its dense vectors alone are "
+            "searched: pass second_retriever=store.as_retriever(search_kwargs={'k': 50}) for the "
+            "sparse ones too, or put a SIFTReranker over store.as_retriever()"
+        )
 
     def nearest(
         self,
@@ -44,6 +65,7 @@ class QdrantAdapter:
         *,
         timeout: float,
         filter: models.Filter | None = None,
+        search_params: models.SearchParams | None = None,
     ) -> list[Rows]:
         """Search once for all directions."""
         condition = _filter_or_none(filter)
@@ -53,6 +75,7 @@ class QdrantAdapter:
                 using=self._store.vector_name or None,
                 limit=count,
                 filter=condition,
+                params=search_params,
                 with_payload=True,
                 with_vector=True,
             )
@@ -80,8 +103,10 @@ class QdrantAdapter:
         *,
         timeout: float,
         filter: models.Filter | None = None,
+        search_params: models.SearchParams | None = None,
     ) -> tuple[Rows, Any]:
         """Read the next rows; the cursor is the first point of the page."""
+        del search_params  # of the index, which is not searched
         points, next_cursor = self._call(
             lambda: self._store.client.scroll(
                 collection_name=self._store.collection_name,

@@ -7,7 +7,8 @@ from unittest import mock
 import httpx
 import numpy as np
 import pytest
-from langchain_qdrant import QdrantVectorStore
+from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
+from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from unit_tests.stores.real_stores import (
@@ -23,8 +24,9 @@ from unit_tests.stores.real_stores import (
     texts_of,
 )
 
-from langchain_sift import SIFTRetriever
+from langchain_sift import SIFTReranker, SIFTRetriever
 from langchain_sift.errors import (
+    ArgumentError,
     CollectionNotFound,
     DimensionMismatch,
     InvalidFilter,
@@ -190,6 +192,99 @@ def test_a_wrong_dimension_on_a_server_is_a_dimension_mismatch():
         pytest.raises(DimensionMismatch, match="has 8 dimensions, the query has 2"),
     ):
         SIFTRetriever(vectorstore=store).retrieve_by_vector([1.0, 2.0])
+
+
+class Words(SparseEmbeddings):
+    """A sparse vector with a dimension for each text; some texts stand for others."""
+
+    def __init__(self, stands_for=()):
+        self.stands_for = dict(stands_for)
+
+    def embed_query(self, text):
+        index = TEXTS.index(self.stands_for.get(text, text))
+        return SparseVector(indices=[index], values=[1.0])
+
+    def embed_documents(self, texts):
+        return [self.embed_query(text) for text in texts]
+
+
+def hybrid_store(embeddings, mode=RetrievalMode.HYBRID):
+    """Return a store of dense and sparse vectors."""
+    store = QdrantVectorStore.from_texts(
+        TEXTS,
+        embeddings,
+        metadatas=[{"number": number} for number in range(len(TEXTS))],
+        ids=[id_of(number) for number in range(len(TEXTS))],
+        location=":memory:",
+        collection_name="facts",
+        sparse_embedding=Words(),
+        retrieval_mode=RetrievalMode.HYBRID,
+    )
+    store.retrieval_mode = mode
+    return store
+
+
+def test_a_hybrid_store_warns_that_its_sparse_vectors_are_not_searched(embeddings):
+    store = hybrid_store(embeddings)
+    with pytest.warns(UserWarning, match=r"HYBRID, .*dense vectors alone.*second_retriever="):
+        retriever = SIFTRetriever(vectorstore=store, k=6, fetch_k=12)
+    expected = ByHand(embeddings).choice(embeddings.vector(TEXTS[3]), k=6, fetch_k=12)
+    assert texts_of(retriever.invoke(TEXTS[3])) == expected
+
+
+def test_the_cure_of_the_warning_finds_what_the_sparse_vectors_find(embeddings):
+    # The query has the sparse vector of the text that is farthest by its dense vector.
+    number = int(np.argmin(embeddings.vectors(TEXTS) @ embeddings.vector(QUERY)))
+    store = hybrid_store(embeddings)
+    words = mock.patch.object(store, "_sparse_embeddings", Words({QUERY: TEXTS[number]}))
+    found = [
+        models.Filter(**{clause: [models.HasIdCondition(has_id=[id_of(number)])]})
+        for clause in ("must", "must_not")
+    ]
+    retriever = SIFTRetriever(
+        vectorstore=store,
+        k=6,
+        fetch_k=6,
+        second_retriever=store.as_retriever(search_kwargs={"k": 5}),
+    )
+    with words:
+        assert TEXTS[number] in texts_of(retriever.invoke(QUERY))
+        assert texts_of(retriever.invoke(QUERY, filter=found[0])) == [TEXTS[number]]
+        assert TEXTS[number] not in texts_of(retriever.invoke(QUERY, filter=found[1]))
+
+
+def test_a_sparse_store_is_refused_with_a_cure_that_works(embeddings):
+    store = hybrid_store(embeddings, RetrievalMode.SPARSE)
+    with pytest.raises(StoreError, match=r"SPARSE, .*SIFTReranker over its as_retriever\(\)"):
+        SIFTRetriever(vectorstore=store)
+    reranker = SIFTReranker(embeddings=embeddings, top_n=1)
+    found = reranker.compress_documents(store.as_retriever().invoke(TEXTS[3]), TEXTS[3])
+    assert texts_of(found) == [TEXTS[3]]
+
+
+def test_the_score_of_a_fused_ranking_is_no_cosine(embeddings):
+    plain = hybrid_store(embeddings).as_retriever(search_kwargs={"score_threshold": 0.3})
+    with pytest.raises(ArgumentError, match=r"not known: pass min_similarity, .* its place$"):
+        SIFTRetriever.from_retriever(plain)
+
+
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
+def test_the_parameters_of_the_index_are_passed_on(embeddings):
+    store = fill(make_qdrant(embeddings))
+    exact = models.SearchParams(exact=True)
+    retriever = SIFTRetriever(vectorstore=store, search_kwargs={"search_params": exact})
+    with mock.patch.object(
+        store.client, "query_batch_points", wraps=store.client.query_batch_points
+    ) as search:
+        assert len(retriever.invoke(QUERY)) == 4
+    assert [request.params for request in search.call_args.kwargs["requests"]] == [exact]
+    assert len(retriever.invoke(QUERY, candidate_search="exhaustive")) == 4
+
+
+def test_a_fusion_is_sent_to_the_second_retriever(embeddings):
+    fusion = models.FusionQuery(fusion=models.Fusion.DBSF)
+    with pytest.raises(ValidationError, match="write it into the search_kwargs of a second_retr"):
+        SIFTRetriever(vectorstore=make_qdrant(embeddings), search_kwargs={"hybrid_fusion": fusion})
 
 
 def test_hybrid_collections_are_read_with_their_dense_vectors(embeddings):
