@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self, SupportsIndex
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -32,7 +32,7 @@ from pydantic import ConfigDict, Field, StrictInt, model_validator
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.errors import ArgumentError, SIFTError
 from langchain_sift.retrieval.choosing import Choice, achoose, achoose_each, choose, choose_each
-from langchain_sift.retrieval.copies import shared_parts
+from langchain_sift.retrieval.copies import check_pickled, shared_parts
 from langchain_sift.retrieval.parents import ParentRetriever, Parents
 from langchain_sift.retrieval.queries import Query, QueryReader
 from langchain_sift.retrieval.scores import Retrieval
@@ -529,12 +529,14 @@ class SIFTRetriever(VectorStoreRetriever):
         """Return a copy that shares the store and the other objects that it works with."""
         return super().__deepcopy__(shared_parts(vars(self), memo))
 
-    def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: a vector store is a connection."""
-        raise TypeError(
-            f"a SIFTRetriever on a {type(self.vectorstore).__name__} cannot be pickled: open the "
-            "store and make the retriever in the process that uses it"
-        )
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Return what makes the retriever again where it is unpickled, if its store allows that.
+
+        Raises:
+            TypeError: If the store cannot be pickled, as a connection.
+        """
+        check_pickled(self.vectorstore)
+        return super().__reduce_ex__(protocol)
 
     # One retrieval
 

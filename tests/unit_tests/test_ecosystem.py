@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import pickle
 import re
@@ -55,7 +56,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
 from reference import retrieval
-from unit_tests.stores.real_stores import DEFAULT_KERNEL
+from unit_tests.stores.real_stores import DEFAULT_KERNEL, CountingEmbeddings, fill, make_store
 
 from langchain_sift import SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError, CollectionNotFound, EmbeddingError, StoreError
@@ -653,6 +654,40 @@ def test_a_dump_names_the_class_and_no_secret(embeddings):
 def test_a_pickle_is_refused_with_the_cure(retriever):
     with pytest.raises(TypeError, match=r"SIFTRetriever on a Chroma cannot be pickled: open the"):
         pickle.dumps(retriever)
+
+
+@pytest.mark.parametrize("kind", ["InMemoryVectorStore", "FAISS", "Qdrant"])
+def test_a_retriever_can_be_pickled_where_its_store_can(kind, tmp_path):
+    store = fill(make_store(kind, CountingEmbeddings(), tmp_path))
+    retriever = SIFTRetriever(
+        vectorstore=store, k=3, fetch_k=12, search_kwargs={"lambda_mult": 0.3}, search_type="mmr"
+    )
+    copied = pickle.loads(pickle.dumps(retriever))  # noqa: S301 - made in this line
+    assert copied.vectorstore is not store
+    assert copied.invoke("which?") == retriever.invoke("which?")
+
+
+def test_a_pickle_that_takes_any_class_takes_the_retriever():
+    class Local(CountingEmbeddings):
+        pass
+
+    class Pickler(pickle.Pickler):
+        """Takes a class that cannot be imported, as Ray's pickle does."""
+
+        def persistent_id(self, value):
+            return "Local" if value is Local else None
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, _):
+            return Local
+
+    retriever = SIFTRetriever(vectorstore=fill(InMemoryVectorStore(Local())), k=3)
+    with pytest.raises((AttributeError, pickle.PicklingError), match="Local"):
+        pickle.dumps(retriever)
+    file = io.BytesIO()
+    Pickler(file).dump(retriever)
+    file.seek(0)
+    assert Unpickler(file).load().invoke("which?") == retriever.invoke("which?")
 
 
 def test_a_copy_is_a_separate_retriever_on_the_same_store(retriever, texts):
