@@ -16,6 +16,7 @@ from langchain_sift.checks import check_count
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
 from langchain_sift.retrieval.constraints import Constraints, prepare, similar_candidates
 from langchain_sift.retrieval.copies import shared_parts
+from langchain_sift.retrieval.queries import check_query
 from langchain_sift.retrieval.scores import write_gains
 from langchain_sift.retrieval.settings import (
     CONSTRAINTS,
@@ -142,10 +143,12 @@ class SIFTReranker(BaseDocumentCompressor):
             callbacks: Not used: embeddings have no callbacks.
 
         Raises:
+            TypeError: If the query is not a string.
             EmbeddingError: If the vector of the query is zero or not finite, or a vector of a
                 document has another dimension.
         """
         del callbacks
+        check_query(query)
         if not documents:
             return []
         query_embedding = self.embeddings.embed_query(query)
@@ -159,6 +162,7 @@ class SIFTReranker(BaseDocumentCompressor):
     ) -> Sequence[Document]:
         """Run `compress_documents` without blocking the event loop."""
         del callbacks
+        check_query(query)
         if not documents:
             return []
         query_embedding = await self.embeddings.aembed_query(query)

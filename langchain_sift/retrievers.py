@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +30,7 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
+from langchain_sift.checks import instances
 from langchain_sift.errors import ArgumentError, SIFTError
 from langchain_sift.retrieval.choosing import Choice, achoose, achoose_each, choose, choose_each
 from langchain_sift.retrieval.copies import check_pickled, shared_parts
@@ -304,9 +305,9 @@ class SIFTRetriever(VectorStoreRetriever):
     @classmethod
     def from_texts(
         cls,
-        texts: Sequence[str],
+        texts: Iterable[str],
         embedding: Embeddings,
-        metadatas: Sequence[Mapping[str, object]] | None = None,
+        metadatas: Sequence[Mapping[str, object] | None] | None = None,
         *,
         ids: Sequence[str] | None = None,
         vectorstore_cls: type[VectorStore] | None = None,
@@ -321,11 +322,20 @@ class SIFTRetriever(VectorStoreRetriever):
             ids: Id of each text. None means random ids.
             vectorstore_cls: Class of the store. None means a Chroma collection in memory.
             **settings: Fields of the retriever.
+
+        Raises:
+            ArgumentError: If a text is not a string, or there are more or fewer metadata or ids.
         """
-        metadatas = metadatas or [{}] * len(texts)
-        ids = ids or [str(uuid.uuid4()) for _ in texts]
+        texts = instances("texts", texts, str)
+        metadatas = list(metadatas or ()) or [{}] * len(texts)
+        ids = list(ids or ()) or [str(uuid.uuid4()) for _ in texts]
+        for name, given in (("metadatas", metadatas), ("ids", ids)):
+            if len(given) != len(texts):
+                raise ArgumentError(
+                    f"{name} must be one for each of {len(texts)} texts, got {len(given)}"
+                )
         documents = [
-            Document(page_content=text, metadata=dict(metadata), id=id_)
+            Document(page_content=text, metadata=dict(metadata or {}), id=id_)
             for text, metadata, id_ in zip(texts, metadatas, ids, strict=True)
         ]
         return cls.from_documents(documents, embedding, vectorstore_cls=vectorstore_cls, **settings)

@@ -73,11 +73,7 @@ class QueryReader:
             return self._query(vectors, [await second.ainvoke(part) for part in parts])
 
     def _parts(self, query: str) -> Sequence[str]:
-        if not isinstance(query, str):
-            raise TypeError(
-                f"the query must be a string, got {type(query).__name__}: in a chain of "
-                "dictionaries, itemgetter('question') | retriever takes one entry"
-            )
+        check_query(query)
         if self.splitter is None:
             return [query]
         parts = self.splitter(query)
@@ -97,6 +93,19 @@ class QueryReader:
                 )
         named = tuple(tuple(map(_with_id, ranking)) for ranking in rankings)
         return Query(vectors, SecondSearch(named, self.embeddings))
+
+
+def check_query(query: object) -> None:
+    """Check that a query is a string.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(query, str):
+        raise TypeError(
+            f"the query must be a string, got {type(query).__name__}: in a chain of dictionaries, "
+            "itemgetter('question') | retriever takes one entry"
+        )
 
 
 def _with_id(document: Document) -> Document:

@@ -53,6 +53,8 @@ FIELDS = (
 """Fields of a retriever that a call and `search_kwargs` may set too."""
 
 DEFAULT_K = 4
+_MOST_ROWS = 2**31
+"""Stores count rows in 32 bits."""
 _SEARCH_ARGUMENTS = ("filter", "where_document", "lambda_mult")
 """Arguments of LangChain's searches that `search_kwargs` takes, and a field does not."""
 _INSTEAD_OF_THRESHOLD = (
@@ -111,6 +113,12 @@ class RetrievalSettings:
         """
         check_count("fetch_k", self.fetch_k)
         check_count("step_fetch_k", self.step_fetch_k)
+        for name, value in (("k or fetch_k", self.fetch_k), ("step_fetch_k", self.step_fetch_k)):
+            if value >= _MOST_ROWS:
+                raise ArgumentError(
+                    f"{name} must be below 2**31, got {value}: candidate_search='exhaustive' reads "
+                    "every row"
+                )
         check_seconds("timeout", self.timeout)
         check_choice("candidate_search", self.candidate_search, CANDIDATE_SEARCHES)
         if self.candidate_search == "residual":

@@ -357,3 +357,13 @@ def test_a_setting_unknown_or_out_of_range_is_an_error_at_construction(words, se
 def test_embeddings_are_required():
     with pytest.raises(ValidationError, match="embeddings"):
         SIFTReranker()
+
+
+@pytest.mark.parametrize("query", [None, 3, ["a"]])
+async def test_a_query_must_be_a_string(query):
+    reranker = SIFTReranker(embeddings=WordEmbeddings())
+    problem = f"the query must be a string, got {type(query).__name__}: in a chain"
+    with pytest.raises(TypeError, match=problem):
+        reranker.compress_documents([Document("a clock")], query)
+    with pytest.raises(TypeError, match=problem):
+        await reranker.acompress_documents([Document("a clock")], query)

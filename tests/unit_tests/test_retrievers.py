@@ -326,6 +326,17 @@ def test_numbers_of_documents_must_be_integers(facts, name, value):
         SIFTRetriever(vectorstore=facts).invoke(QUERY, **{name: value})
 
 
+@pytest.mark.parametrize("name", ["k", "fetch_k", "step_fetch_k"])
+def test_a_number_that_no_store_counts_to_is_named_with_the_cure(name):
+    store = fill(make_chroma(CountingEmbeddings()))
+    retriever = SIFTRetriever(vectorstore=store)
+    with pytest.raises(
+        ArgumentError, match=rf"{name} must be below 2\*\*31, got 1{'0' * 12}: cand"
+    ):
+        retriever.invoke(QUERY, **{name: 10**12})
+    assert len(retriever.invoke(QUERY, k=10**6)) == len(TEXTS)
+
+
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), "9", None])
 def test_a_timeout_must_be_a_positive_number_of_seconds(facts, timeout):
     with pytest.raises(ArgumentError, match="timeout must be a positive number of seconds, got"):
@@ -805,10 +816,33 @@ def test_two_retrievers_from_texts_do_not_share_a_store(drawn):
     assert texts_of(first.invoke(QUERY)) == ["one"]
 
 
-@pytest.mark.parametrize("short", [{"metadatas": [{}]}, {"ids": ["1"]}])
-def test_from_texts_needs_metadata_and_ids_for_each_text(drawn, short):
-    with pytest.raises(ValueError, match=r"shorter|longer"):
-        SIFTRetriever.from_texts(["a", "b"], drawn, **short)
+@pytest.mark.parametrize("name", ["metadatas", "ids"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_from_texts_needs_metadata_and_ids_for_each_text(drawn, name, count):
+    given = {"metadatas": [{}] * 3, "ids": ["1", "2", "3"]}[name][:count]
+    with pytest.raises(ArgumentError, match=f"{name} must be one for each of 2 texts, got {count}"):
+        SIFTRetriever.from_texts(["a", "b"], drawn, **{name: given})
+
+
+def test_from_texts_takes_a_generator_and_metadata_that_are_none(drawn):
+    made = SIFTRetriever.from_texts(
+        (text for text in ("a", "b")),
+        drawn,
+        [None, {"number": 1}],
+        ids=iter(["1", "2"]),
+        vectorstore_cls=InMemoryVectorStore,
+    )
+    found = {document.id: document for document in made.invoke(QUERY)}
+    assert {id_: (d.page_content, d.metadata) for id_, d in found.items()} == {
+        "1": ("a", {}),
+        "2": ("b", {"number": 1}),
+    }
+
+
+@pytest.mark.parametrize("texts", ["one text", ["a", None], None])
+def test_from_texts_needs_strings(drawn, texts):
+    with pytest.raises(ArgumentError, match="texts must be a sequence of str, got"):
+        SIFTRetriever.from_texts(texts, drawn)
 
 
 def test_from_texts_without_texts_returns_no_documents(drawn):

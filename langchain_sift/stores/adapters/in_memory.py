@@ -9,7 +9,7 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from langchain_sift.errors import InvalidFilter
+from langchain_sift.errors import DimensionMismatch, InvalidFilter
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.interface import Rows
 
@@ -79,8 +79,20 @@ class InMemoryAdapter:
             if passes is None or passes(document):
                 documents.append(document)
                 vectors.append(entry["vector"])
-        matrix = np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
-        return Rows(documents, matrix, len(documents))
+        return Rows(documents, _matrix(vectors), len(documents))
+
+
+def _matrix(vectors: Sequence[Sequence[float]]) -> Array:
+    try:
+        return np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
+    except ValueError as error:
+        dimensions = sorted({len(vector) for vector in vectors})
+        if len(dimensions) == 1:
+            raise
+        raise DimensionMismatch(
+            f"the InMemoryVectorStore holds vectors of {' and '.join(map(str, dimensions))} "
+            "dimensions: add its texts again with one model"
+        ) from error
 
 
 def _check_callable(condition: Condition) -> Condition:

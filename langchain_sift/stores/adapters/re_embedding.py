@@ -18,8 +18,9 @@ from langchain_sift.stores.deadlines import awithin
 from langchain_sift.stores.interface import Rows
 
 _warned: set[type] = set()
-# A store without coroutines of its own inherits this method.
-_DEFAULT_METHOD = VectorStore.asimilarity_search_by_vector
+# A store without a method of its own inherits these, which raise `NotImplementedError`.
+_NO_SEARCH = VectorStore.similarity_search_by_vector
+_NO_COROUTINE = VectorStore.asimilarity_search_by_vector
 
 
 class ReEmbeddingAdapter:
@@ -37,7 +38,7 @@ class ReEmbeddingAdapter:
         self._store = vectorstore
         self._vectors: dict[str, list[float]] = {}  # a retrieval may meet a text many times
         self.label = type(vectorstore).__name__
-        if type(vectorstore) not in _warned:
+        if type(vectorstore) not in _warned and _can_search(type(vectorstore)):
             _warned.add(type(vectorstore))
             warnings.warn(
                 f"the vectors of a {self.label} cannot be read: its documents are embedded again "
@@ -58,7 +59,10 @@ class ReEmbeddingAdapter:
                 for direction in directions
             ]
         except NotImplementedError as error:
-            raise StoreError(f"{self.label} cannot be searched by vector") from error
+            raise StoreError(
+                f"{self.label} cannot be searched by vector: put a SIFTReranker over its "
+                "as_retriever()"
+            ) from error
         new = self._new_texts(answers)
         if new:
             self._vectors.update(zip(new, embeddings.embed_documents(new), strict=True))
@@ -68,7 +72,7 @@ class ReEmbeddingAdapter:
         self, directions: Array, count: int, *, timeout: float, **search: object
     ) -> list[Rows]:
         """Do as `nearest` does, with the coroutines of the store if it has any."""
-        if type(self._store).asimilarity_search_by_vector is _DEFAULT_METHOD:
+        if type(self._store).asimilarity_search_by_vector is _NO_COROUTINE:
             search_in_thread = partial(self.nearest, directions, count, timeout=timeout, **search)
             return await awithin(timeout, search_in_thread, self._store)
         embeddings, arguments = self._embeddings(), _without_none(search)
@@ -125,6 +129,13 @@ class ReEmbeddingAdapter:
             f"the filters of a {self.label} cannot be joined: add an adapter that joins them, with "
             "register_adapter"
         )
+
+
+def _can_search(store: type[VectorStore]) -> bool:
+    return (
+        store.similarity_search_by_vector is not _NO_SEARCH
+        or store.asimilarity_search_by_vector is not _NO_COROUTINE
+    )
 
 
 def _without_none(search: Mapping[str, object]) -> Mapping[str, Any]:

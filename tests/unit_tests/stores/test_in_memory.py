@@ -6,10 +6,17 @@ import threading
 
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
-from unit_tests.stores.real_stores import QUERY, TEXTS, CountingEmbeddings, fill, texts_of
+from unit_tests.stores.real_stores import (
+    QUERY,
+    TEXTS,
+    CountingEmbeddings,
+    fill,
+    id_of,
+    texts_of,
+)
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.errors import InvalidFilter
+from langchain_sift.errors import DimensionMismatch, InvalidFilter
 
 
 @pytest.fixture
@@ -43,6 +50,14 @@ def test_an_invalid_stored_vector_is_left_out_and_named_by_its_id(store, bad):
     del store.store["the-bad-one"]
     expected = SIFTRetriever(vectorstore=store, k=100).invoke(QUERY)
     assert [document.id for document in found] == [document.id for document in expected]
+
+
+@pytest.mark.parametrize("search", ["nearest", "exhaustive"])
+def test_vectors_of_two_dimensions_are_named_with_the_cure(store, search):
+    store.store["other"] = {**store.store[id_of(0)], "id": "other", "vector": [1.0, 2.0]}
+    retriever = SIFTRetriever(vectorstore=store, candidate_search=search)
+    with pytest.raises(DimensionMismatch, match="of 2 and 8 dimensions: add its texts again"):
+        retriever.invoke(QUERY)
 
 
 def test_rows_can_be_added_during_a_search(store):

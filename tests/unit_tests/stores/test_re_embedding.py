@@ -187,9 +187,11 @@ def test_filters_cannot_be_joined(store):
         SIFTRetriever(vectorstore=store, **settings).invoke(QUERY, filter="year = 2024")
 
 
-def test_a_store_that_cannot_be_searched_by_vector_is_a_store_error(store, monkeypatch):
+def test_a_store_that_cannot_be_searched_by_vector_is_named_with_the_cure(store, monkeypatch):
     monkeypatch.delattr(ListStore, "similarity_search_by_vector")
-    with pytest.raises(StoreError, match="ListStore cannot be searched by vector"):
+    monkeypatch.setattr(re_embedding, "_warned", set())
+    # No warning says that its documents are embedded again.
+    with pytest.raises(StoreError, match="cannot be searched by vector: put a SIFTReranker over"):
         SIFTRetriever(vectorstore=store).invoke(QUERY)
 
 
