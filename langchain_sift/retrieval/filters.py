@@ -16,7 +16,7 @@ def narrow_filter(required: Any, requested: Any, adapter: AnyAdapter) -> Any:
 
     Args:
         required: The filter that every search must have.
-        requested: The filter of the call. None or empty changes nothing.
+        requested: The filter of the call. None or {} changes nothing.
         adapter: The store's adapter, which joins the filters.
 
     Raises:
@@ -27,7 +27,7 @@ def narrow_filter(required: Any, requested: Any, adapter: AnyAdapter) -> Any:
             "require_filter is set, and search_kwargs has no filter: nothing was searched"
         )
     _check_required(required)
-    return adapter.conjunction(required, requested) if requested else required
+    return required if requested in (None, {}) else adapter.conjunction(required, requested)
 
 
 # Conditions, in the filters of the stores known here, that pass documents without the key.

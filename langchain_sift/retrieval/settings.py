@@ -191,7 +191,8 @@ def merge_settings(
             )
     values = {name: merged[name] for name in names if name in merged}
     settings = _check(search_type, **with_defaults(values, embeddings))
-    search["filter"] = search.get("filter") or None
+    if search.setdefault("filter", None) == {}:
+        search["filter"] = None
     if require_filter:
         search["filter"] = narrow_filter(search_kwargs.get("filter"), call.get("filter"), adapter)
     return replace(settings, search=search, parents=parents, is_hybrid=is_hybrid)

@@ -144,7 +144,7 @@ def _check_rows(xp: Any, matrix: Any, squared_norms: Any, name: str) -> None:
     elif bool(xp.any(matrix[row, :] != 0)):
         problem = f"must be of about unit norm, got a length beyond its type's range in row {row}"
     else:
-        problem = f"must not be zero, got zeros in row {row}: embed that text again"
+        problem = f"must not be zero, got zeros in row {row}: leave that text out"
     raise EmbeddingError(f"{name} {problem}")
 
 

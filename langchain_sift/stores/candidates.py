@@ -66,7 +66,7 @@ class Candidates:
         )
 
     def copy_documents(self, indices: Iterable[int]) -> list[Document]:
-        """Copy the documents at these indices, with the lists and dictionaries in their metadata.
+        """Copy the documents at these indices, with the containers in their metadata.
 
         A caller may change a copy: neither the store nor another result of a batch sees it.
         """
@@ -235,4 +235,8 @@ def _copy_containers(value: Any) -> Any:
         copied = copy.copy(value)  # keeps the class, such as `ScoredMetadata`
         copied.update({key: _copy_containers(item) for key, item in value.items()})
         return copied
-    return [_copy_containers(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_copy_containers(item) for item in value]
+    if type(value) is tuple:  # others, such as named ones, are made otherwise
+        return tuple(map(_copy_containers, value))
+    return value.copy() if isinstance(value, set) else value

@@ -63,8 +63,14 @@ def unit_queries(embeddings: Array) -> Array:
     """
     norms, is_usable = _norms(embeddings)
     if not is_usable.all():
-        problem = "zero" if (norms[~is_usable] == 0.0)[0] else "NaN or infinite"
-        raise EmbeddingError(f"the vector of the query is {problem}: embed that text again")
+        if (norms[~is_usable] == 0.0)[0]:
+            problem = (
+                "zero, as of an empty text or of words that the embeddings do not know: ask in "
+                "other words"
+            )
+        else:
+            problem = "NaN or infinite: embed that text again"
+        raise EmbeddingError(f"the vector of the query is {problem}")
     units: Array = embeddings / norms[:, None]
     return units
 

@@ -20,8 +20,12 @@ _SYNTAX = set("\\.+*?()|[]{}^$#&-~")
 
 
 def conditions_of(filter: Filter | None, where_document: Filter | None) -> Arguments:
-    """Return the arguments of Chroma's calls that restrict the rows."""
-    return {"where": where(filter), "where_document": where_document or None}
+    """Return the arguments of Chroma's calls that restrict the rows.
+
+    Raises:
+        InvalidFilter: If one is no dictionary.
+    """
+    return {"where": where(filter), "where_document": _checked(where_document)}
 
 
 def where(conditions: Filter | None) -> Filter | None:
@@ -30,13 +34,19 @@ def where(conditions: Filter | None) -> Filter | None:
     Raises:
         InvalidFilter: If it is no dictionary.
     """
-    if not conditions:
+    conditions = _checked(conditions)
+    if conditions is None or len(conditions) == 1:
+        return conditions
+    return {"$and": [{key: value} for key, value in conditions.items()]}
+
+
+def _checked(conditions: Filter | None) -> Filter | None:
+    """Return the conditions, or None if there are none."""
+    if conditions is None:
         return None
     if not isinstance(conditions, dict):
         raise InvalidFilter(f"a Chroma filter must be a dict, got {type(conditions).__name__}")
-    if len(conditions) == 1:
-        return conditions
-    return {"$and": [{key: value} for key, value in conditions.items()]}
+    return conditions or None
 
 
 def both(first: Filter, second: Filter) -> Filter:

@@ -80,7 +80,7 @@ class FAISSAdapter:
         return lambda metadata: bool(left and left(metadata) and right and right(metadata))
 
     def _condition(self, filter: Condition | None) -> Predicate | None:
-        if not filter:
+        if filter in (None, {}):
             return None
         try:
             passes: Predicate = self._store._create_filter_func(filter)

@@ -80,3 +80,11 @@ def test_other_conditions_stay_and_count() -> None:
     many = conditions_of({str(number): number for number in range(8)}, None)
     with pytest.raises(InvalidFilter, match="8 conditions or more: no text can be excluded"):
         without_texts(many, excluded)
+
+
+@pytest.mark.parametrize("nothing", [0, "", [], False])
+def test_what_is_no_dictionary_is_refused(nothing: Any) -> None:
+    for arguments in ((nothing, None), (None, nothing)):
+        with pytest.raises(InvalidFilter, match=f"must be a dict, got {type(nothing).__name__}"):
+            conditions_of(*arguments)
+    assert conditions_of({}, {}) == conditions_of(None, None)

@@ -25,7 +25,7 @@ from unit_tests.stores.real_stores import (
 )
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.errors import DimensionMismatch, StoreTimeout
+from langchain_sift.errors import DimensionMismatch, InvalidFilter, StoreTimeout
 from langchain_sift.selection import select
 from langchain_sift.stores import fetch_candidates
 from langchain_sift.stores.interface import StoreAdapter, adapter_for
@@ -192,6 +192,17 @@ def test_joined_filters_pass_rows_that_both_pass(kind, store):
 def test_an_empty_filter_passes_everything(store, nothing):
     found = SIFTRetriever(vectorstore=store, k=100).invoke(QUERY, filter=nothing)
     assert sorted(texts_of(found)) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize("nothing", [0, "", [], False])
+@pytest.mark.parametrize("required", [False, True])
+def test_what_is_no_filter_is_refused(kind, store, nothing, required):
+    passes = condition(kind, "even", value=True)
+    retriever = SIFTRetriever(
+        vectorstore=store, search_kwargs={"filter": passes}, require_filter=required
+    )
+    with pytest.raises(InvalidFilter, match=f"got {type(nothing).__name__}|FAISS cannot read the"):
+        retriever.invoke(QUERY, filter=nothing)
 
 
 @pytest.mark.parametrize("search", SEARCHES)
