@@ -254,7 +254,7 @@ def read_report(path: Path) -> Report:
     )
 
 
-def _settings(path: Path) -> dict[str, Any] | None:
+def _settings(path: Path) -> Mapping[str, Any] | None:
     """Return the settings of the comparison in a folder; None if they cannot be read."""
     try:
         found = json.loads((path / _RUN).read_text(encoding="utf-8"))
