@@ -246,11 +246,16 @@ def with_defaults(values: Mapping[str, Any], embeddings: object) -> Mapping[str,
     return {**values, "k": k, **asdict(kernel), "token_counter": counter}
 
 
-def _check(search_type: str, **values: Hashable) -> RetrievalSettings:
+def _check(search_type: str, *, token_counter: object, **values: Hashable) -> RetrievalSettings:
     try:
-        return _check_once(search_type, **values)
+        settings = _check_once(search_type, **values)
     except TypeError:  # a value that cannot be hashed; the check names it
-        return _check_once.__wrapped__(search_type, **values)
+        settings = _check_once.__wrapped__(search_type, **values)
+    if token_counter is None:
+        return settings
+    # Not in the cache, which would keep it in memory: it may be a whole chat model.
+    constraints = replace(settings.constraints, token_counter=token_counter)
+    return replace(settings, constraints=constraints)
 
 
 @lru_cache(maxsize=256, typed=True)  # the settings of a retriever seldom change between calls
@@ -294,7 +299,9 @@ def _check_once(
         ),
         # A store's client may not know NumPy's integers.
         fetch_k=max(int(fetch_k), int(k)),
-        constraints=Constraints(**{name: others[name] for name in CONSTRAINTS}),
+        constraints=Constraints(
+            **{name: others[name] for name in CONSTRAINTS if name != "token_counter"}
+        ),
         candidate_search=candidate_search,
         step_fetch_k=int(step_fetch_k),
         timeout=timeout,

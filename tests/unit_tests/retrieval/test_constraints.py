@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -133,6 +135,20 @@ def test_without_a_counter_the_embeddings_tokenizer_counts(store, embeddings):
     by_words = SIFTRetriever(vectorstore=store, max_tokens=15).invoke(QUERY)
     expected = SIFTRetriever(vectorstore=store, max_tokens=15, token_counter=words).invoke(QUERY)
     assert by_words == expected != by_characters
+
+
+def test_a_counter_is_not_kept_after_its_retrieval(store):
+    class Tokenizer:
+        def encode(self, text):
+            return text.split()
+
+    tokenizer = Tokenizer()
+    left = weakref.ref(tokenizer)
+    assert SIFTRetriever(vectorstore=store, max_tokens=9, token_counter=tokenizer).invoke(QUERY)
+    assert SIFTRetriever(vectorstore=store).invoke(QUERY, max_tokens=9, token_counter=tokenizer)
+    del tokenizer
+    gc.collect()
+    assert left() is None
 
 
 def test_at_most_so_many_documents_come_from_a_source(every_store):
