@@ -69,9 +69,8 @@ class FAISSAdapter:
         """Return the rows of these ids that pass the filter."""
         del timeout
         wanted = set(ids)
-        positions = [
-            position for position, key in self._store.index_to_docstore_id.items() if key in wanted
-        ]
+        keys = list(self._store.index_to_docstore_id.items())  # another thread may add rows
+        positions = [position for position, key in keys if key in wanted]
         return self._rows(positions, self._condition(filter), len(positions))
 
     def conjunction(self, first: Condition, second: Condition) -> Condition:
@@ -90,32 +89,41 @@ class FAISSAdapter:
 
     def _rows(self, positions: list[int], passes: Predicate | None, count: int) -> Rows:
         documents: list[Document] = []
-        kept: list[int] = []
-        for position in positions:
-            key = self._store.index_to_docstore_id[int(position)]
-            document = self._store.docstore.search(key)
+        vectors: list[Array] = []
+        for position in map(int, positions):
+            try:
+                key = self._store.index_to_docstore_id[position]
+                document = self._store.docstore.search(key)
+            except KeyError:
+                continue  # another thread has just deleted the row
             if not isinstance(document, Document):
                 continue  # its text was lost; the store's own search would raise here
-            if passes is None or passes(document.metadata):
-                # A copy: a caller's changes must not reach the store.
-                copied = {"id": document.id or key, "metadata": dict(document.metadata)}
-                documents.append(document.model_copy(update=copied))
-                kept.append(int(position))
-            if len(kept) == count:
+            if passes is not None and not passes(document.metadata):
+                continue
+            vector = self._vector(position)
+            if vector is None:
+                continue
+            # A copy: a caller's changes must not reach the store.
+            copied = {"id": document.id or key, "metadata": dict(document.metadata)}
+            documents.append(document.model_copy(update=copied))
+            vectors.append(vector)
+            if len(documents) == count:
                 break
         # With a filter, every row was checked, unless enough rows passed before.
-        seen = len(positions) if passes is None else len(kept)
-        return Rows(documents, self._vectors(kept), seen)
+        seen = len(positions) if passes is None else len(documents)
+        matrix = np.array(vectors, dtype=np.float64).reshape(-1, self._store.index.d)
+        return Rows(documents, matrix, seen)
 
-    def _vectors(self, positions: list[int]) -> Array:
+    def _vector(self, position: int) -> Array | None:
+        """Return the vector at a position. None if another thread has just deleted the row."""
         index = self._store.index
-        vectors = np.empty((len(positions), index.d))
         try:
-            for row, position in enumerate(positions):
-                vectors[row] = index.reconstruct(position)
+            vector: Array = index.reconstruct(position)
         except RuntimeError as error:
+            if position >= index.ntotal:
+                return None
             raise StoreError(
                 f"FAISS cannot read vectors back from its {type(index).__name__}: call "
                 "make_direct_map() of an IVF index when it is filled, or use another index"
             ) from error
-        return vectors
+        return vector

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faiss
 import numpy as np
 import pytest
+from langchain_community.docstore.in_memory import InMemoryDocstore
 from unit_tests.stores.real_stores import (
     DIMENSIONS,
     QUERY,
@@ -127,3 +128,36 @@ def test_a_reloaded_store_gives_the_same_choice(embeddings, tmp_path):
     store.save_local(str(tmp_path))
     loaded = type(store).load_local(str(tmp_path), embeddings, allow_dangerous_deserialization=True)
     assert SIFTRetriever(vectorstore=loaded, k=6).invoke(QUERY) == expected
+
+
+@pytest.mark.parametrize("of_docstore", [True, False], ids=["deleted", "deleted from the index"])
+@pytest.mark.parametrize("search", ["nearest", "exhaustive"])
+def test_rows_that_are_deleted_during_a_search_are_left_out(embeddings, search, of_docstore):
+    class Docstore(InMemoryDocstore):
+        def search(self, key):
+            if waiting:  # as another thread does while an answer is read
+                waiting.clear()
+                if of_docstore:
+                    store.delete([id_of(number) for number in range(7)])
+                else:
+                    store.index.remove_ids(np.arange(7))
+            return super().search(key)
+
+    waiting: list[bool] = []
+    store = make_faiss(embeddings)
+    store.docstore = Docstore()
+    fill(store)
+    waiting.append(True)
+    found = SIFTRetriever(vectorstore=store, k=40, candidate_search=search).invoke(QUERY)
+    assert not waiting
+    # The row that was looked up first may be among the deleted ones.
+    assert len(set(texts_of(found))) == len(found) >= len(TEXTS) - 8
+    assert not of_docstore or set(texts_of(found)) <= set(TEXTS[7:])
+
+
+def test_rows_that_were_added_to_the_index_alone_are_left_out(embeddings):
+    store = fill(make_faiss(embeddings))
+    store.index.add(embeddings.vectors([QUERY]).astype(np.float32))
+    neighbours = SIFTRetriever(vectorstore=store, k=5, fetch_k=5, search_type="similarity")
+    expected = ByHand(embeddings).candidates(embeddings.vector(QUERY), fetch_k=5)
+    assert texts_of(neighbours.invoke(QUERY)) == expected
