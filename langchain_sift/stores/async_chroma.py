@@ -17,7 +17,8 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift.errors import StoreTimeout, StoreUnavailable
+from langchain_sift.checks import check_count
+from langchain_sift.errors import ArgumentError, StoreTimeout, StoreUnavailable
 from langchain_sift.stores.adapters.chroma import ChromaSearch
 from langchain_sift.stores.adapters.chroma_filters import Filter, conditions_of
 from langchain_sift.stores.adapters.chroma_rows import INCLUDE, parts_of, rows_of
@@ -92,6 +93,7 @@ class AsyncChroma(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
+        batch_size: int = ROWS_PER_CALL,
         **kwargs: object,
     ) -> list[str]:
         """Embed and store texts, in batches of the size that the server allows.
@@ -100,14 +102,21 @@ class AsyncChroma(VectorStore):
             texts: The texts to store.
             metadatas: Metadata of each text.
             ids: Id of each text; a text whose id exists is replaced. None means random ids.
+            batch_size: Maximum number of texts in a batch; LangChain's `aindex` sets it.
             **kwargs: Refused.
 
         Returns:
             The ids.
+
+        Raises:
+            ArgumentError: If there are more or fewer metadatas or ids than texts, or `batch_size`
+                is below 1. Nothing is stored.
         """
         _refuse(kwargs)
+        check_count("batch_size", batch_size)
         embedder = self._embedder("texts")
         texts, may_exist = list(texts), ids is not None
+        _check_lengths(len(texts), metadatas=metadatas, ids=ids)
         ids = [id_ or str(uuid.uuid4()) for id_ in ids or [""] * len(texts)]
         if not texts:
             return ids
@@ -115,7 +124,7 @@ class AsyncChroma(VectorStore):
         client = self._handle.client()
         collection = await self._handle.get_or_create(client)
         # Chroma Cloud names a larger size than it allows.
-        size = min(await client.get_max_batch_size(), ROWS_PER_CALL)
+        size = min(await client.get_max_batch_size(), ROWS_PER_CALL, batch_size)
         new = metadatas or [{} for _ in texts]
         for start in range(0, len(texts), size):
             batch = slice(start, start + size)
@@ -275,6 +284,13 @@ async def _metadata_keys(
     response = await collection.get(ids=ids, include=["metadatas"])
     metadatas = response["metadatas"] or []
     return {id_: metadata or () for id_, metadata in zip(response["ids"], metadatas, strict=True)}
+
+
+def _check_lengths(count: int, **lists: Collection[object] | None) -> None:
+    """Check that each list, unless it is empty, has an item for each of the texts."""
+    for name, items in lists.items():
+        if items and len(items) != count:
+            raise ArgumentError(f"{name} needs one for each text: {len(items)} for {count} texts")
 
 
 def _refuse(arguments: Mapping[str, object]) -> None:

@@ -6,16 +6,19 @@ import asyncio
 import gc
 import threading
 from contextlib import suppress
+from unittest import mock
 
 import chromadb
 import pytest
 from blockbuster import blockbuster_ctx
 from integration_tests.corpus import CANARY, QUERIES, TEXTS, RandomEmbeddings, ids
 from integration_tests.servers import HOST
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager, aindex
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.errors import CollectionNotFound, StoreError
+from langchain_sift.errors import ArgumentError, CollectionNotFound, StoreError
 from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
 from langchain_sift.stores import AsyncChroma, StoreBM25Retriever
 
@@ -123,6 +126,46 @@ async def test_texts_above_the_batch_limit_are_all_stored(server, name, aconnect
     (document,) = await store.aget_by_ids([last])
     assert (document.id, document.page_content) == (last, str(too_many - 1))
     assert document.metadata == {"number": too_many - 1}
+    await store.aclose()
+
+
+@pytest.mark.parametrize("batch_size", [2, 100])
+async def test_langchain_s_indexing_follows_changed_documents(server, name, aconnect, batch_size):
+    store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
+    records = InMemoryRecordManager(name)
+    await records.acreate_schema()
+    for texts in (TEXTS[:7], TEXTS[3:9]):
+        documents = [Document(page_content=text, metadata={"source": "file"}) for text in texts]
+        await aindex(
+            documents, records, store, batch_size=batch_size, cleanup="full",
+            source_id_key="source", key_encoder="sha256",
+        )  # fmt: skip
+        found = await store.asimilarity_search(QUERIES[0], k=20)
+        assert sorted(document.page_content for document in found) == sorted(texts)
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ids": ["1"] * 399}, "ids needs one for each text: 399 for 400 texts"),
+        ({"ids": ["1"] * 401}, "ids .* 401 for 400"),
+        ({"metadatas": [{}] * 310}, "metadatas .* 310 for 400"),
+        ({"batch_size": 0}, "batch_size must be .* at least 1, got 0"),
+    ],
+)
+async def test_nothing_is_stored_of_lists_of_different_lengths(
+    server, name, aconnect, arguments, message
+):
+    embeddings = RandomEmbeddings()
+    store = AsyncChroma(await aconnect(server.port), name, embeddings)
+    with (
+        mock.patch.object(embeddings, "embed_documents", side_effect=AssertionError),
+        pytest.raises(ArgumentError, match=message),
+    ):
+        await store.aadd_texts([str(number) for number in range(400)], **arguments)
+    assert await store.asimilarity_search(QUERIES[0]) == []
+    assert len(await store.aadd_texts(["a", "b"], [], ids=[])) == 2
     await store.aclose()
 
 
