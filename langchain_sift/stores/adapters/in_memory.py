@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.interface import Rows
 
 Condition = Callable[[Document], bool]
+Entry = Mapping[str, Any]
+"""A row as the store keeps it."""
 
 
 class InMemoryAdapter:
@@ -29,27 +32,29 @@ class InMemoryAdapter:
     def nearest(
         self, directions: Array, count: int, *, timeout: float, filter: Condition | None = None
     ) -> list[Rows]:
-        """Compare each direction with every vector."""
+        """Compare each direction with every vector; only the nearest rows become documents."""
         del timeout
-        rows = self._rows(filter)
+        entries = self._entries(filter)
+        vectors = _vectors(entries)
         # The caller raises the error for vectors of another dimension, and leaves zero ones out.
-        if not rows.documents or rows.vectors.shape[1] != directions.shape[1]:
-            return [rows for _ in directions]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            units = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)
-        answers = []
-        for similarities in directions @ units.T:
-            nearest = np.argsort(-similarities, kind="stable")[:count]
-            documents = [rows.documents[row] for row in nearest]
-            answers.append(Rows(documents, rows.vectors[nearest], len(nearest)))
-        return answers
+        if not entries or vectors.shape[1] != directions.shape[1]:
+            return [_rows(entries[:1]) for _ in directions]
+        with np.errstate(invalid="ignore", over="ignore"):
+            norms = np.sqrt(np.vecdot(vectors, vectors))  # `norm` would make a second matrix
+            is_usable = (norms > 0.0) & np.isfinite(norms)
+            similarities = directions @ vectors.T / np.where(is_usable, norms, np.nan)  # NaN: last
+        nearest = [np.argsort(-row, kind="stable")[:count].tolist() for row in similarities]
+        documents = {row: _document(entries[row]) for row in {*chain.from_iterable(nearest)}}
+        return [
+            Rows([documents[row] for row in rows], vectors[rows], len(rows)) for rows in nearest
+        ]
 
     def page(
         self, cursor: None, size: int, *, timeout: float, filter: Condition | None = None
     ) -> tuple[Rows, None]:
         """Return all rows, whatever the size: they are in memory already."""
         del cursor, size, timeout
-        return self._rows(filter), None
+        return _rows(self._entries(filter)), None
 
     def by_ids(
         self, ids: Sequence[str], *, timeout: float, filter: Condition | None = None
@@ -57,32 +62,34 @@ class InMemoryAdapter:
         """Return the rows of these ids that pass the filter."""
         del timeout
         entries = [self._store.store.get(id_) for id_ in ids]
-        return self._rows(filter, [entry for entry in entries if entry is not None])
+        found = [entry for entry in entries if entry is not None]
+        return _rows(_passing(filter, found))
 
     def conjunction(self, first: Condition, second: Condition) -> Condition:
         """Return a function that is true if both are."""
         left, right = _check_callable(first), _check_callable(second)
         return lambda document: left(document) and right(document)
 
-    def _rows(
-        self, condition: Condition | None, entries: Sequence[Mapping[str, Any]] | None = None
-    ) -> Rows:
-        """Return the rows that pass the filter, of these entries or of the whole store."""
-        passes = _check_callable(condition) if condition is not None else None
-        documents, vectors = [], []
-        if entries is None:
-            entries = list(self._store.store.values())  # another thread may add rows
-        for entry in entries:
-            document = Document(
-                id=entry["id"], page_content=entry["text"], metadata=dict(entry["metadata"] or {})
-            )
-            if passes is None or passes(document):
-                documents.append(document)
-                vectors.append(entry["vector"])
-        return Rows(documents, _matrix(vectors), len(documents))
+    def _entries(self, condition: Condition | None) -> Sequence[Entry]:
+        # A list: another thread may add rows.
+        return _passing(condition, list(self._store.store.values()))
 
 
-def _matrix(vectors: Sequence[Sequence[float]]) -> Array:
+def _passing(condition: Condition | None, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Return the entries that pass the filter."""
+    if condition is None:
+        return entries
+    passes = _check_callable(condition)
+    return [entry for entry in entries if passes(_document(entry))]
+
+
+def _document(entry: Entry) -> Document:
+    metadata = dict(entry["metadata"] or {})
+    return Document(id=entry["id"], page_content=entry["text"], metadata=metadata)
+
+
+def _vectors(entries: Sequence[Entry]) -> Array:
+    vectors = [entry["vector"] for entry in entries]
     try:
         return np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
     except ValueError as error:
@@ -93,6 +100,10 @@ def _matrix(vectors: Sequence[Sequence[float]]) -> Array:
             f"the InMemoryVectorStore holds vectors of {' and '.join(map(str, dimensions))} "
             "dimensions: add its texts again with one model"
         ) from error
+
+
+def _rows(entries: Sequence[Entry]) -> Rows:
+    return Rows([_document(entry) for entry in entries], _vectors(entries), len(entries))
 
 
 def _check_callable(condition: Condition) -> Condition:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from unittest import mock
 
+import numpy as np
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 from unit_tests.stores.real_stores import (
@@ -17,6 +19,8 @@ from unit_tests.stores.real_stores import (
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import DimensionMismatch, InvalidFilter
+from langchain_sift.stores.adapters import in_memory
+from langchain_sift.stores.interface import adapter_for
 
 
 @pytest.fixture
@@ -78,3 +82,34 @@ def test_rows_can_be_added_during_a_search(store):
     adding.join()
     everything = texts_of(retriever.invoke(QUERY, k=1000, candidate_search="exhaustive"))
     assert sorted(everything) == sorted([*TEXTS, *(f"later {number}" for number in range(300))])
+
+
+def test_the_nearest_rows_are_those_of_brute_force_and_bad_ones_come_last(store):
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((60, 8)) * rng.uniform(0.1, 20.0, (60, 1))
+    vectors[40:50] = vectors[7]  # ties
+    bad = [0.0, np.nan, np.inf, -np.inf, 1e-200, -1e-200, 1e200, -1e200, 0.0, np.nan]
+    vectors[50:] = np.array(bad)[:, None]
+    store.store = {
+        str(row): {"id": str(row), "text": str(row), "vector": vector.tolist(), "metadata": None}
+        for row, vector in enumerate(vectors)
+    }
+    directions = np.concatenate([rng.standard_normal((5, 8)), vectors[7:8]])
+    units = vectors[:50] / np.linalg.norm(vectors[:50], axis=1, keepdims=True)
+    for count in (1, 20, 50, 60):
+        found = adapter_for(store).nearest(directions, count, timeout=1.0)
+        for direction, rows in zip(directions, found, strict=True):
+            numbers = [int(document.id) for document in rows.documents]
+            np.testing.assert_array_equal(rows.vectors, vectors[numbers])
+            assert rows.seen == count == len({*numbers})
+            assert {*numbers[50:]} <= {*range(50, 60)}
+            cosines = units[numbers[:50]] @ direction
+            np.testing.assert_allclose(cosines, -np.sort(-units @ direction)[:count], rtol=1e-9)
+
+
+def test_only_the_nearest_rows_become_documents():
+    store = fill(InMemoryVectorStore(CountingEmbeddings()), [f"fact {n}" for n in range(300)])
+    retriever = SIFTRetriever(vectorstore=store, k=3, fetch_k=20)
+    with mock.patch.object(in_memory, "Document", side_effect=in_memory.Document) as made:
+        assert len(retriever.batch([QUERY, QUERY])) == 2
+    assert made.call_count == 20
