@@ -208,7 +208,8 @@ class SIFTRetriever(VectorStoreRetriever):
 
     timeout: float = Field(default=30.0)
     """Maximum seconds for all calls of the store, retries included, for one query or for 64 queries
-    of a batch."""
+    of a batch. At most 64 coroutines query a store at once; the wait of others does not count,
+    unless the store answers nobody."""
 
     require_filter: bool = False
     """If True, `search_kwargs` must have a filter, such as a tenant's. The filter of a call

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,7 +25,7 @@ from tenacity.stop import stop_base
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.candidates import Candidates, nearest_candidates
-from langchain_sift.stores.deadlines import awithin, within
+from langchain_sift.stores.deadlines import StoreClock, in_thread, within
 from langchain_sift.stores.interface import (
     ROWS_PER_CALL,
     AnyAdapter,
@@ -115,7 +114,8 @@ def run(
         SIFTError: If the store fails, or the search itself does.
     """
     deadline = time.monotonic() + timeout
-    return answer_all(search, lambda request: _answer(adapter, request, deadline, arguments))
+    access = _Access(adapter, arguments, timeout)
+    return answer_all(search, lambda request: _answer(access, request, deadline))
 
 
 async def arun(
@@ -128,15 +128,15 @@ async def arun(
 ) -> Result:
     """Run a search as `run` does, without blocking the event loop; it computes in a thread.
 
-    The number of waiting threads is limited for each `store`, so that a store that hangs does not
-    block the others.
+    The number of concurrent calls is limited for each `store`, so that a store that hangs does not
+    block the others. Neither waiting for this limit nor computing counts as time of the store.
     """
-    deadline = time.monotonic() + timeout
+    clock, access = StoreClock(timeout), _Access(adapter, arguments, timeout)
     result: Result
     request, result = advance(search.send, None)
     while request is not None:
         try:
-            reply = await _aanswer(adapter, request, deadline, arguments, store)
+            reply = await _aanswer(access, request, clock, store)
         except Exception as error:  # noqa: BLE001 - as above
             request, result = await run_in_executor(None, advance, search.throw, error)
         else:
@@ -152,51 +152,57 @@ def advance(move: Callable[[Any], Request], value: Any) -> tuple[Request | None,
         return None, end.value
 
 
-def _answer(
-    adapter: StoreAdapter, request: Request, deadline: float, arguments: Mapping[str, object]
-) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """A search's way to its store."""
+
+    adapter: Any
+    arguments: Mapping[str, object]
+    timeout: float
+
+
+def _answer(access: _Access, request: Request, deadline: float) -> Any:
     """Call the store for each part of a request, within the deadline, with retries."""
 
     def call(part: Request) -> Any:
         try:
             remaining = _remaining(deadline)
-            return within(remaining, partial(_call, adapter, part, remaining, arguments))
+            return within(remaining, partial(_call, access, part, remaining))
         except SIFTError:
             raise
         except Exception as error:
-            raise _typed(error, adapter, part) from error
+            raise _typed(error, access, part) from error
 
-    stop = _stop(deadline)
-    retrying = Retrying(retry=_RETRY, stop=stop, wait=_WAIT, reraise=True)
+    retrying = Retrying(retry=_RETRY, stop=_stop(deadline), wait=_WAIT, reraise=True)
     return _joined(request, [retrying(call, part) for part in _split(request)])
 
 
-async def _aanswer(
-    adapter: AnyAdapter,
-    request: Request,
-    deadline: float,
-    arguments: Mapping[str, object],
-    store: object,
-) -> Any:
-    """Call the store as `_answer` does, without blocking the event loop."""
+async def _aanswer(access: _Access, request: Request, clock: StoreClock, store: object) -> Any:
+    """Call the store as `_answer` does, in its turn, without blocking the event loop."""
+    # A source beside the store has no limit of its own, and must take no turn of the store.
+    holder = request.source if isinstance(request, Lookup) else store
+    try:
+        async with clock.turn(holder) as left:
+            return await _aparts(access, request, time.monotonic() + left)
+    except SIFTError:
+        raise
+    except TimeoutError as error:
+        raise _typed(error, access, request) from error
 
+
+async def _aparts(access: _Access, request: Request, deadline: float) -> Any:
     async def call(part: Request) -> Any:
-        """Send one part, and raise its failure as a typed error."""
         try:
             remaining = _remaining(deadline)
-            if isinstance(part, Lookup) or isinstance(adapter, AsyncStoreAdapter):
-                async with asyncio.timeout(remaining):
-                    return await _acall(adapter, part, remaining, arguments)
-            return await awithin(
-                remaining, partial(_call, adapter, part, remaining, arguments), store
-            )
+            if isinstance(part, Lookup) or isinstance(access.adapter, AsyncStoreAdapter):
+                return await _acall(access, part, remaining)
+            return await in_thread(partial(_call, access, part, remaining))
         except SIFTError:
             raise
         except Exception as error:
-            raise _typed(error, adapter, part) from error
+            raise _typed(error, access, part) from error
 
-    stop = _stop(deadline)
-    retrying = AsyncRetrying(retry=_RETRY, stop=stop, wait=_WAIT, reraise=True)
+    retrying = AsyncRetrying(retry=_RETRY, stop=_stop(deadline), wait=_WAIT, reraise=True)
     return _joined(request, [await retrying(call, part) for part in _split(request)])
 
 
@@ -221,9 +227,8 @@ def _joined(request: Request, answers: list[Any]) -> Any:
     return [rows for answer in answers for rows in answer]
 
 
-def _call(
-    adapter: StoreAdapter, request: Request, timeout: float, arguments: Mapping[str, Any]
-) -> Any:
+def _call(access: _Access, request: Request, timeout: float) -> Any:
+    adapter, arguments = access.adapter, access.arguments
     if isinstance(request, Nearest):
         return adapter.nearest(
             request.directions, request.count, timeout=timeout, **arguments, **request.arguments()
@@ -237,9 +242,8 @@ def _call(
     return adapter.page(request.cursor, request.size, timeout=timeout, **arguments)
 
 
-async def _acall(
-    adapter: Any, request: Request, timeout: float, arguments: Mapping[str, Any]
-) -> Any:
+async def _acall(access: _Access, request: Request, timeout: float) -> Any:
+    adapter, arguments = access.adapter, access.arguments
     if isinstance(request, ById):
         by_ids = getattr(adapter, "aby_ids", None)
         return by_ids and await by_ids(request.ids, timeout=timeout, **arguments)
@@ -266,12 +270,13 @@ def _remaining(deadline: float) -> float:
     return remaining
 
 
-def _typed(error: Exception, adapter: AnyAdapter, request: Request) -> SIFTError:
+def _typed(error: Exception, access: _Access, request: Request) -> SIFTError:
     """Convert a foreign error to an error of this package that names store and operation."""
     operation = "search" if isinstance(request, Nearest) else "reading"
-    label = request.source.label if isinstance(request, Lookup) else adapter.label
+    label = request.source.label if isinstance(request, Lookup) else access.adapter.label
     if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return StoreTimeout(f"{label}: no answer to a {operation} within the timeout")
+        what = f"no answer to a {operation} within {access.timeout:g} s"
+        return StoreTimeout(f"{label}: {what}: raise `timeout`, or use `abatch` for many queries")
     # The message of a foreign error may contain the text of a document.
     problem = type(error).__name__
     if is_of_one_thread(error):

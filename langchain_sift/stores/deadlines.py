@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -95,27 +96,113 @@ def within(seconds: float, function: Callable[[], Result]) -> Result:
     return result
 
 
-# The limit of concurrent calls, for each event loop and each store, by the store's id. Only the
-# waiting calls refer to a limit, so that it goes with the last of them.
-_limits: WeakKeyDictionary[
-    asyncio.AbstractEventLoop, WeakValueDictionary[int, asyncio.Semaphore]
-] = WeakKeyDictionary()
+class _Limit:
+    """The limit of concurrent calls to one store, and the time of its last answer."""
+
+    def __init__(self) -> None:
+        self.turns = asyncio.Semaphore(_MAX_CONCURRENT)
+        self.last_answer = -math.inf
+
+
+# For each event loop and each store, by the store's id. Only the waiting calls refer to a limit,
+# so that it goes with the last of them.
+_limits: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[int, _Limit]] = (
+    WeakKeyDictionary()
+)
+
+
+class StoreClock:
+    """Counts the seconds that a store takes for the requests of one search, from coroutines."""
+
+    def __init__(self, seconds: float) -> None:
+        """Start with all of the timeout left."""
+        self._left = seconds
+
+    @asynccontextmanager
+    async def turn(self, store: object) -> AsyncIterator[float]:
+        """Wait for a turn among the concurrent calls to a store, and count its seconds.
+
+        The wait does not count while the store answers others. If it answers nobody, the wait
+        ends with the timeout, as the calls do for which it waits.
+
+        Args:
+            store: The store, whose concurrent calls are limited.
+
+        Yields:
+            The seconds that are left.
+
+        Raises:
+            TimeoutError: If no seconds are left.
+        """
+        loop = asyncio.get_running_loop()
+        limits = _limits.setdefault(loop, WeakValueDictionary())
+        limit = limits.setdefault(id(store), _Limit())
+        started, left = loop.time(), self._left
+        self._left = 0.0  # unless the turn comes, and ends before the deadline
+
+        def deadline() -> float:
+            return max(started, limit.last_answer) + left
+
+        async with asyncio.timeout(None) as clock:
+            with _ending_at(deadline, clock):
+                await limit.turns.acquire()
+            end = deadline()
+            try:
+                clock.reschedule(end)
+                yield end - loop.time()
+            except (TimeoutError, asyncio.CancelledError):
+                raise
+            except Exception:
+                limit.last_answer = loop.time()
+                raise
+            else:
+                limit.last_answer = loop.time()
+            finally:
+                self._left = end - loop.time()
+                limit.turns.release()
+
+
+@contextmanager
+def _ending_at(deadline: Callable[[], float], clock: asyncio.Timeout) -> Iterator[None]:
+    """Let the clock run out at a deadline that may move on meanwhile."""
+    loop = asyncio.get_running_loop()
+
+    timers: list[asyncio.TimerHandle] = []
+
+    def look() -> None:
+        """End the wait, or look again at the new deadline."""
+        if loop.time() < deadline():
+            timers[:] = [loop.call_at(deadline(), look)]
+        else:
+            clock.reschedule(loop.time())
+
+    look()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 async def awithin(seconds: float, function: Callable[[], Result], store: object) -> Result:
     """Do as `within` does, without blocking the event loop.
 
-    The event loop's executor is not used: it has few threads, and a store that hangs would take
-    them from the rest of the process.
-
     Args:
-        seconds: The timeout.
+        seconds: The timeout, from the call's turn on; see `StoreClock.turn`.
         function: The call of the store.
         store: The store, whose concurrent calls are limited.
     """
+    async with StoreClock(seconds).turn(store):
+        return await in_thread(function)
+
+
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """Call a function in a thread that the caller can abandon, and return its result.
+
+    The event loop's executor is not used: it has few threads, and a store that hangs would take
+    them from the rest of the process.
+    """
     loop = asyncio.get_running_loop()
-    limits = _limits.setdefault(loop, WeakValueDictionary())
-    limit = limits.setdefault(id(store), asyncio.Semaphore(_MAX_CONCURRENT))
     future: asyncio.Future[Result] = loop.create_future()
 
     def settle(outcome: Outcome) -> None:
@@ -134,6 +221,5 @@ async def awithin(seconds: float, function: Callable[[], Result], store: object)
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, outcome)
 
-    async with asyncio.timeout(seconds), limit:
-        CallThread.acquire().start(function, deliver)
-        return await future
+    CallThread.acquire().start(function, deliver)
+    return await future

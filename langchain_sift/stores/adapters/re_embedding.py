@@ -14,7 +14,7 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import ArgumentError, StoreError
 from langchain_sift.selection.arguments import Array
-from langchain_sift.stores.deadlines import awithin
+from langchain_sift.stores.deadlines import in_thread
 from langchain_sift.stores.interface import Rows
 
 _warned: set[type] = set()
@@ -74,7 +74,7 @@ class ReEmbeddingAdapter:
         """Do as `nearest` does, with the coroutines of the store if it has any."""
         if type(self._store).asimilarity_search_by_vector is _NO_COROUTINE:
             search_in_thread = partial(self.nearest, directions, count, timeout=timeout, **search)
-            return await awithin(timeout, search_in_thread, self._store)
+            return await in_thread(search_in_thread)
         embeddings, arguments = self._embeddings(), _without_none(search)
         answers = [
             await self._store.asimilarity_search_by_vector(direction.tolist(), k=count, **arguments)

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import httpx
@@ -570,3 +571,108 @@ async def test_the_selection_does_not_block_the_event_loop():
 
     await arun(choosing(), AsyncStore(), timeout=20, arguments={})
     assert chosen_in != [loop_thread]
+
+
+# Many coroutines at once
+
+
+class Slow(Store):
+    """A store that answers each call after a moment, by thread."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(lambda: time.sleep(seconds))
+
+
+class SlowAsync(AsyncStore):
+    """The same for coroutines."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.at_once, self.most = seconds, 0, 0
+
+    async def anearest(self, directions, count, *, timeout):
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        await asyncio.sleep(self.seconds)
+        self.at_once -= 1
+        return await super().anearest(directions, count, timeout=timeout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store_class", [Slow, SlowAsync])
+async def test_the_wait_for_other_calls_does_not_count_as_the_store_s_time(store_class):
+    # Ten rounds of 64 calls take two seconds, longer than the timeout of each.
+    store = store_class(0.2)
+    searches = [arun(search(seed), store, timeout=1.5, arguments={}) for seed in range(640)]
+    found = await asyncio.gather(*searches)
+    assert all(len(candidates.documents) == 5 for candidates in found)
+    if store_class is SlowAsync:
+        assert store.most <= 64
+
+
+@pytest.mark.slow
+async def test_the_wait_for_an_executor_does_not_count_as_the_store_s_time():
+    # A search with a second request, whose computation waits longer than the timeout.
+    released = threading.Event()
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(1)
+    loop.set_default_executor(executor)
+    executor.submit(released.wait)
+    loop.call_later(1.0, released.set)
+    store = Store()
+    found = await arun(search(fetch_k=20), store, timeout=0.8, arguments={})
+    assert len(found.documents) == 20
+    assert len(store.calls) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_thread", [True, False])
+async def test_calls_that_wait_for_a_hanging_store_end_with_the_others(hung, by_thread):
+    class Hung(AsyncStore):
+        async def anearest(self, *_, **__):
+            await asyncio.sleep(60)
+
+    store = Store(hung.wait) if by_thread else Hung()
+    searches = [arun(search(seed), store, timeout=1.0, arguments={}) for seed in range(300)]
+    started = time.monotonic()
+    outcomes = await asyncio.gather(*searches, return_exceptions=True)
+    assert time.monotonic() - started < FAR
+    assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
+    assert {str(outcome) for outcome in outcomes} == {
+        "the matrix: no answer to a search within 1 s: raise `timeout`, or use `abatch` for many "
+        "queries"
+    }
+
+
+@pytest.mark.slow
+async def test_a_call_that_hangs_among_others_that_answer_ends_at_its_deadline(hung):
+    calls = []
+
+    def happens():
+        calls.append(None)
+        if len(calls) == 1:
+            hung.wait()
+
+    store = Store(happens)
+    hanging = asyncio.create_task(arun(search(), store, timeout=0.5, arguments={}))
+    started = time.monotonic()
+    while not hanging.done():
+        assert time.monotonic() - started < FAR
+        if calls:
+            await arun(search(), store, timeout=FAR, arguments={})
+        await asyncio.sleep(0.01)
+    with pytest.raises(StoreTimeout):
+        await hanging
+
+
+async def test_a_cancelled_call_leaves_its_turn_to_others(hung):
+    store = Store(hung.wait)
+    tasks = [
+        asyncio.create_task(arun(search(n), store, timeout=60.0, arguments={})) for n in range(200)
+    ]
+    await asyncio.sleep(0.1)
+    for task in tasks[:199]:
+        task.cancel()
+    await asyncio.sleep(0.1)
+    hung.set()
+    assert len((await tasks[199]).documents) == 5
