@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,6 +20,20 @@ from langchain_sift.stores.adapters.chroma_errors import raise_if_overloaded
 from langchain_sift.stores.interface import Rows
 
 Result = TypeVar("Result")
+
+# Maximum number of concurrent requests of one event loop. HTTPX looks through all connections at
+# each event of each request: with hundreds it does little else.
+_MAX_CONCURRENT = 16
+_FIND_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Connections:
+    """The connections of one event loop, and what its tasks wait for."""
+
+    clients: dict[int, httpx.AsyncClient] = field(default_factory=dict)
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_CONCURRENT))
+    finding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class AsyncCollectionHandle:
@@ -35,7 +50,7 @@ class AsyncCollectionHandle:
         self._client = client
         self._name = name
         self._collection: AsyncCollection | None = None
-        self._connections: dict[asyncio.AbstractEventLoop, dict[int, httpx.AsyncClient]] = {}
+        self._connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
 
     @property
     def server(self) -> Any:
@@ -53,13 +68,27 @@ class AsyncCollectionHandle:
             operation: Takes the collection.
             timeout: Seconds for each HTTP request. None means no limit.
         """
-        client = self.client(timeout)
-        if self._collection is not None:
+        client, known = self.client(timeout), self._collection
+        if known is not None:
             with suppress(NotFoundError):
-                return await operation(_through(client, self._collection))
-        # Not `get_or_create`: a search that makes an empty collection hides the mistake.
-        collection = await client.get_collection(self._name, embedding_function=None)
-        return await operation(self._remember(client, collection))
+                return await operation(_through(client, known))
+        return await operation(_through(client, await self._find(known, timeout)))
+
+    async def _find(self, known: AsyncCollection | None, timeout: float | None) -> AsyncCollection:
+        """Find the collection by its name; one task does so for all that wait for it.
+
+        Args:
+            known: The collection that the caller has found to be missing.
+            timeout: As in `call`.
+        """
+        async with self._of_loop().finding:
+            if self._collection is known or self._collection is None:
+                # A request without an end would leave all others waiting.
+                client = self.client(_FIND_SECONDS if timeout is None else timeout)
+                # Not `get_or_create`: a search that makes an empty collection hides the mistake.
+                found = await client.get_collection(self._name, embedding_function=None)
+                return self._remember(client, found)
+            return self._collection
 
     async def get_or_create(self, client: AsyncClientAPI) -> AsyncCollection:
         """Return the collection through this client, made if it does not exist."""
@@ -72,20 +101,28 @@ class AsyncCollectionHandle:
         Args:
             timeout: Seconds for each HTTP request. None means no limit.
         """
-        for loop in list(self._connections):  # another thread may add its loop meanwhile
-            if loop.is_closed():
-                self._connections.pop(loop, None)
+        connections = self._of_loop()
         client = copy.copy(self._client)
         server = copy.copy(client._server)  # type: ignore[attr-defined]
-        server._clients = self._connections.setdefault(asyncio.get_running_loop(), {})
+        server._clients = connections.clients
         connect = server._get_client
-        server._get_client = lambda: _ClientWithTimeout(connect(), timeout, self.label)
+        # A request without a timeout may hang: it takes no turn, and others must not wait for it.
+        turns = nullcontext() if timeout is None else connections.turns
+        server._get_client = lambda: _ClientWithTimeout(connect(), timeout, turns, self.label)
         client._server = server  # type: ignore[attr-defined]
         return client
 
+    def _of_loop(self) -> _Connections:
+        """Return the connections of the running event loop, and drop those of closed loops."""
+        for loop in list(self._connections):  # another thread may add its loop meanwhile
+            if loop.is_closed():
+                self._connections.pop(loop, None)
+        return self._connections.setdefault(asyncio.get_running_loop(), _Connections())
+
     async def close(self) -> None:
         """Close the connections of the running event loop."""
-        for client in self._connections.pop(asyncio.get_running_loop(), {}).values():
+        connections = self._connections.pop(asyncio.get_running_loop(), _Connections())
+        for client in connections.clients.values():
             await client.aclose()
 
     def _remember(self, client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:
@@ -115,13 +152,21 @@ def _through(client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollec
 
 
 class _ClientWithTimeout:
-    """The server's HTTP client, with a timeout for each request."""
+    """The server's HTTP client, with a timeout for each request, which waits for its turn."""
 
-    def __init__(self, client: httpx.AsyncClient, timeout: float | None, label: str) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        timeout: float | None,
+        turns: AbstractAsyncContextManager[None],
+        label: str,
+    ) -> None:
         self._request = partial(client.request, timeout=timeout)
+        self._turns = turns
         self._label = label
 
     async def request(self, *args: Any, **kwargs: Any) -> httpx.Response:
-        response = await self._request(*args, **kwargs)
+        async with self._turns:
+            response = await self._request(*args, **kwargs)
         raise_if_overloaded(response, self._label)
         return response

@@ -6,9 +6,11 @@ import asyncio
 import gc
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
 from unittest import mock
 
 import chromadb
+import httpx
 import pytest
 from blockbuster import blockbuster_ctx
 from integration_tests.corpus import CANARY, QUERIES, TEXTS, RandomEmbeddings, ids
@@ -96,6 +98,46 @@ async def test_64_coroutines_at_once_get_their_own_answers(both):
     assert len({tuple(ids(documents)) for documents in expected}) > 32
     found = await asyncio.gather(*(by_coroutines.ainvoke(query) for query in queries))
     assert found == expected
+
+
+@pytest.fixture
+def traffic(monkeypatch):
+    """Count the requests of coroutines: those for a collection, and the most at once."""
+    seen = SimpleNamespace(lookups=0, at_once=0, most=0)
+    send = httpx.AsyncClient.request
+
+    async def request(client, method, url, **kwargs):
+        seen.lookups += method.lower() == "get" and "/collections/" in str(url)
+        seen.at_once += 1
+        seen.most = max(seen.most, seen.at_once)
+        try:
+            return await send(client, method, url, **kwargs)
+        finally:
+            seen.at_once -= 1
+
+    monkeypatch.setattr(httpx.AsyncClient, "request", request)
+    return seen
+
+
+async def test_200_coroutines_send_at_most_16_requests_at_once_and_look_up_once(
+    both, server, name, fill, traffic
+):
+    by_threads, by_coroutines = (SIFTRetriever(vectorstore=store, k=5) for store in both)
+    queries = [f"query {number}" for number in range(200)]
+    expected = by_threads.batch(queries)
+    assert await asyncio.gather(*map(by_coroutines.ainvoke, queries)) == expected
+    assert (traffic.lookups, traffic.most) == (1, 16)
+    both[0].delete_collection()
+    fill(server.port, name)
+    assert await asyncio.gather(*map(by_coroutines.ainvoke, queries[:50])) == expected[:50]
+    assert (traffic.lookups, traffic.most) == (2, 16)
+
+
+async def test_searches_of_langchain_look_up_once(both, traffic):
+    by_threads, store = both
+    found = await asyncio.gather(*map(store.asimilarity_search, QUERIES * 10))
+    assert found == [by_threads.similarity_search(query) for query in QUERIES] * 10
+    assert traffic.lookups == 1
 
 
 async def test_similarity_searches_equal_those_of_chroma(both):
