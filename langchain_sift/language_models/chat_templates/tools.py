@@ -8,7 +8,6 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 from langchain_core.tools import BaseTool, create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from typing_extensions import is_typeddict
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.structured_output.schema_parts import (
@@ -116,7 +115,7 @@ def _lost_schema(tool: Any) -> Part:
             include_injected=False,
         )
     if isinstance(tool, type):
-        if is_typeddict(tool) or not is_basemodel_subclass(tool):
+        if not is_basemodel_subclass(tool):
             return {}
         is_of_pydantic_1 = not hasattr(tool, "model_json_schema")
         tool = getattr(tool, "schema" if is_of_pydantic_1 else "model_json_schema")()
