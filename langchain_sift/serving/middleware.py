@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -32,6 +33,8 @@ _MODEL_ROUTES = (
 _OTHER_ROUTES = ("/v1/models", "/health", "/metrics", "/openapi.json")
 _BODY_SECONDS = 10.0
 
+_END_SECONDS = 1.0
+"""For the end of a response at a shutdown, which a client may not read."""
 _SHUTTING_DOWN = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "the server is shutting down: send the request again",
@@ -240,12 +243,17 @@ class _Response:
 
 
 async def _end(scope: Scope, receive: Receive, response: _Response) -> None:
-    """Tell the client that the server shuts down: by the status, or by a stream's last event."""
-    if not response.status:
-        await _SHUTTING_DOWN.response()(scope, receive, response)
-    elif not response.complete and (last_lines := scope["state"].get(LAST_LINES)):
-        body = last_lines(RequestRejected(_SHUTTING_DOWN))
-        await response({"type": "http.response.body", "body": body})
+    """Tell the client that the server shuts down: by the status, or by a stream's last event.
+
+    A client that does not read gets neither, and does not keep the server from ending.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            if not response.status:
+                await _SHUTTING_DOWN.response()(scope, receive, response)
+            elif not response.complete and (last_lines := scope["state"].get(LAST_LINES)):
+                body = last_lines(RequestRejected(_SHUTTING_DOWN))
+                await response({"type": "http.response.body", "body": body})
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSelection
-from langchain_sift.checks import check_string
+from langchain_sift.checks import check_string, mapping_or_empty
 from langchain_sift.config import API_KEY_VARIABLE, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, EngineError, require
 
@@ -133,15 +133,16 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
             "replicas keep no sessions: an adapter lives in one process, and a later request may "
             "reach another. Leave `sessions` out; `langchain-sift serve` keeps sessions"
         )
-    check_string("tenants", args.get("tenants"), optional=True)
+    for name in ("tenants", "adapter_cache"):
+        check_string(name, args.get(name), optional=True)
     fields = {**args, "tenants": tenants, "sessions": SessionLimits(max_sessions=0)}
     try:
         for name, kind in _NESTED.items():
             if name in fields:
-                fields[name] = kind(**fields[name])
-        if "modes" in fields:
-            fields["modes"] = ModeTable.from_json(fields["modes"])
-        if "adapter_cache" in fields:
+                fields[name] = kind(**mapping_or_empty(name, fields[name]))
+        if fields.get("modes") is not None:
+            fields["modes"] = ModeTable.from_json(mapping_or_empty("modes", fields["modes"]))
+        if fields.get("adapter_cache") is not None:
             fields["adapter_cache"] = Path(fields["adapter_cache"]).expanduser()
         return ServingSettings(**fields)
     except TypeError as error:  # an unknown argument, or a missing one

@@ -79,7 +79,7 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
 def _ending_quietly(app: ASGIApp) -> ASGIApp:
     """Return the application, whose requests are cut at a shutdown without an error in the log.
 
-    The application has told the clients. Of a cancelled request uvicorn logs the traceback.
+    The application has told the clients. uvicorn would log the traceback of a cancelled request.
     """
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:

@@ -255,6 +255,8 @@ class Client:
     def __init__(self, app, body, token=A, path=TEXT):
         self.sent = []
         self.disconnect = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
         self._body = [json.dumps(body).encode()]
         headers = [
             (b"host", b"localhost"),
@@ -280,6 +282,7 @@ class Client:
         return {"type": "http.disconnect"}
 
     async def _send(self, message):
+        await self.reads.wait()
         self.sent.append(message)
 
 
@@ -389,6 +392,24 @@ async def test_a_stream_that_a_shutdown_cuts_ends_with_an_error(
     assert last in event
     assert "the server is shutting down" in event
     assert done == "data: [DONE]"
+    pace.go_on.set()
+    await wait_until(lambda: service.engine.status().admitted == 0)
+
+
+async def test_a_client_that_does_not_read_keeps_no_server_from_ending(
+    new_service, pace, monkeypatch
+):
+    monkeypatch.setattr(middleware, "_END_SECONDS", 0.05)
+    service = new_service(status_seconds=0.01, tenants=TENANTS)
+    body = {"model": NAME, "stream": True, "prompt": "The old king"}
+    client = Client(create_app(service), body)
+    await wait_until(lambda: pace.started.is_set() and len(client.sent) > 1)
+    client.reads.clear()
+    sent = len(client.sent)
+    client.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(client.task, SECONDS)
+    assert len(client.sent) <= sent + 1  # what was on its way
     pace.go_on.set()
     await wait_until(lambda: service.engine.status().admitted == 0)
 

@@ -79,14 +79,19 @@ def test_settings_come_from_plain_values():
         ({"modes": {"bins": []}}, "must ascend"),
         ({"training_selection": {"k": 3}}, "noise_variance"),
         ({"finetune": {"lora_rank": 0}}, "lora_rank must be"),
-        ({"limits": 8}, "args of the application"),
+        ({"limits": 8}, "limits must map names to values"),
+        ({"modes": 3}, "modes must map names to values"),
+        ({"training_selection": 3}, "training_selection must map names to values"),
         ({"mode": "rags"}, "mode must be one of"),
         ({"cors_origins": "https://a.example"}, "cors_origins must be a sequence of"),
         ({"cors_origins": [7]}, "cors_origins must be a sequence of"),
         ({"ceilings": ["k"]}, "ceilings must be like"),
         *(
             ({name: 7}, f"{name} must be a non-empty string")
-            for name in ("model", "name", "collection", "embeddings", "device", "tenants")
+            for name in (
+                *("model", "name", "collection", "embeddings", "device", "tenants"),
+                "adapter_cache",
+            )
         ),
     ],
 )
