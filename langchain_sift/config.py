@@ -70,9 +70,9 @@ class FineTuneConfig:
     "last-4"), or the ends of their names, such as ("q_proj", "mlp.down_proj"). On a multimodal
     model only its language model gets any. Routers of experts get one only by name. The rank of
     an expert's adapter is `lora_rank` divided by the number of experts of a token. Weights that
-    cannot get an adapter are left out with a warning, such as those of some experts, and linear
-    layers whose weights a model reads without calling them (`dt_proj` of Mamba), which are an error
-    if they are named; `response_metadata["ttft"]` lists the layers that got one and the weights
+    cannot get an adapter, such as those of some experts, are left out with a warning. So are linear
+    layers whose weights a model reads without calling them, such as `dt_proj` of Mamba; to name one
+    is an error. `response_metadata["ttft"]` lists the layers that got an adapter and the weights
     left out."""
 
     learning_rate: float | None = None

@@ -85,15 +85,15 @@ class AdapterCache:
             return None
         except PermissionError:  # of the cache's folder; `put` reports it
             return None
-        with suppress(OSError):  # the folder may be readable alone
+        with suppress(OSError):  # the folder may be read-only
             os.utime(folder)
         return adapter
 
     def put(self, key: str, adapter: TrainedAdapter) -> None:
         """Store an adapter, unless the key exists or its training depended on the clock.
 
-        A folder that cannot be written costs no answer: the log has one error, and nothing is
-        stored.
+        A folder that cannot be written costs no answer: nothing is stored, and the log has an error
+        for the first of several failures.
         """
         if adapter.config.max_train_seconds is not None:
             return
@@ -101,6 +101,7 @@ class AdapterCache:
             with suppress(FileExistsError):
                 adapter.save(self._folder / key)
             self._make_room()
+            self._reported = False
         except OSError as error:
             if not self._reported:
                 self._reported = True

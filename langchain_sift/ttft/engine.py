@@ -63,8 +63,10 @@ class Engine:
             limits: Maximum batch size, load and memory. None means `Limits()`.
 
         Raises:
-            ArgumentError: If a layer that `config.target_modules` names cannot get an adapter.
+            ArgumentError: If a layer that `config.target_modules` names cannot get an adapter, or
+                one of `config.drift_texts` is too short for a loss.
         """
+        check_drift_texts(config.drift_texts, language_model.tokenizer)
         self.language_model = language_model
         self.config = config
         self.limits = limits or Limits()
@@ -109,7 +111,8 @@ class Engine:
         """
         config = config or self.config
         check_shape(config, self.config)
-        check_drift_texts(config.drift_texts, self.language_model.tokenizer)
+        if config.drift_texts != self.config.drift_texts:
+            check_drift_texts(config.drift_texts, self.language_model.tokenizer)
         if isinstance(task, GenerationTask):
             task = self._fit_context(task)
         if task is not None:

@@ -14,11 +14,14 @@ rounded copy that a model of 16 bits computes with; while it trains also 4 for t
 for AdamW's two moments. All slots have their first weights from one copy.
 
 `t` is the length of the longest text of a pass, to which the others are padded, as in the numbers
-of `tokens`, `prompts` and `answers`. `u` is that of the longest prompt that must be read in one
-pass, 0 if there is none. A request that only scores has a pass of its own over all its
+of `tokens`, `prompts` and `answers`. A request that only scores has a pass of its own over all its
 texts, unless they share a context, which is then read once and needs less. After an answer's
 prompt, each text to score has a copy of the prompt's cache; `copies` are the tokens of these texts
 with their prompts, of which 16,384 are in memory at a time.
+
+`u` is the number of tokens that must be read in one pass. It is 0, unless a prompt with its answer
+exceeds the length at which the model encodes positions otherwise. Such a prompt is not divided, and
+the model reads all tokens again when the answer comes to this length.
 
 The activations `a` of a token in all layers, those `m` of a pair of tokens, which only attention
 in plain matrices has, and the cache `c` of a token are measured by short passes over the model
@@ -69,7 +72,7 @@ class Footprint:
     """Number of positions whose logits exist at once. None means all positions of a pass."""
 
     switch: float = math.inf
-    """Length in tokens beyond which a prompt must be read in one pass."""
+    """Length in tokens of a prompt with its answer beyond which it must be read in one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +147,18 @@ def _answering(footprint: Footprint, loads: Sequence[Load]) -> float:
     answers = len(loads) * max(load.answer for load in loads)
     copies = min(_COPIED_AT_ONCE, sum(load.copies for load in loads))
     cached = (prompts + max(answers, copies)) * (1 + 1 / footprint.layers)
-    undivided = longest if longest > footprint.switch else 0
-    a_pass = _a_pass(footprint, max(min(_READ_AT_ONCE, prompts), undivided), longest)
+    undivided = max(_undivided(footprint, load) for load in loads)
+    at_once = max(min(_READ_AT_ONCE, prompts), undivided)
+    a_pass = _a_pass(footprint, at_once, max(longest, undivided))
     positions = max(len(loads), sum(load.targets for load in loads))
     return cached * footprint.cache + a_pass + _logits(footprint, positions)
+
+
+def _undivided(footprint: Footprint, load: Load) -> int:
+    """Return the number of tokens that must be read in one pass."""
+    if load.prompt + load.answer <= footprint.switch:
+        return 0
+    return max(load.prompt, int(footprint.switch) + 1)
 
 
 def _a_pass(footprint: Footprint, tokens: int, longest: int) -> float:

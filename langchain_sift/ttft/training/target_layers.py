@@ -38,10 +38,9 @@ class TargetLayers:
     of a projection of experts is that of its weights, "model.layers.0.mlp.experts.down_proj"."""
 
     left_out: tuple[str, ...]
-    """Names of weights of experts, of other weights of three dimensions, and of linear layers that
-    are not PyTorch's, such as packed ones, and of linear layers whose weights the model reads
-    without calling them. They get no adapter: only the code of their module knows how it computes
-    with them."""
+    """Names of weights that get no adapter, because only the code of their module knows how it
+    computes with them: experts and other weights of three dimensions, linear layers that are not
+    PyTorch's, such as packed ones, and linear layers that the model reads without calling them."""
 
     @property
     def names(self) -> tuple[str, ...]:

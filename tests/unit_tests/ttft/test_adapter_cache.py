@@ -219,7 +219,7 @@ def test_a_cache_that_cannot_be_written_costs_no_answer(
     assert not folder.is_dir() or list(folder.iterdir()) == []
 
 
-def test_an_adapter_is_used_from_a_folder_that_is_readable_alone(
+def test_an_adapter_is_used_from_a_read_only_folder(
     chat: ChatTestTimeFineTuned, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(path: Path) -> None:

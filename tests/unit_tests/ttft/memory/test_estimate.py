@@ -82,8 +82,8 @@ def test_the_estimate_is_close_to_the_allocations_of_a_batch(architecture: str) 
 def test_a_prompt_beyond_the_switch_is_counted_as_one_pass() -> None:
     footprint = Footprint(0, 4, layers=2, token=80.0, pair=0.0, cache=1.0, logits=0, block=None)
     switched = replace(footprint, switch=5000)
-    for prompt in (4000, 5000, 9000):
+    for prompt, at_once in ((4000, 4096), (4999, 4096), (5000, 5001), (9000, 9000)):
         load = [Load(prompt=prompt, answer=1)]
         more = batch_bytes(switched, load) - batch_bytes(footprint, load)
         # Of these tokens, 1.25 times the activations of a layer: 40 bytes for each.
-        assert more == (50 * (9000 - 4096) if prompt == 9000 else 0)
+        assert more == 50 * (at_once - 4096)

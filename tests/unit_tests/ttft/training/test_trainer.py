@@ -458,6 +458,8 @@ def test_a_drift_text_without_a_token_to_predict_is_refused_by_its_position(
     for material in (texts[:2], [], adapter):
         config = replace(engine.config, drift_texts=(texts[0], text), max_drift=0.01)
         with pytest.raises(ArgumentError, match=rf"drift_texts\[1\] .* 2 tokens, got {count}: .*"):
+            Engine(engine.language_model, config)
+        with pytest.raises(ArgumentError, match=rf"drift_texts\[1\] .* 2 tokens, got {count}: .*"):
             engine.request(material, config=config)
     config = replace(engine.config, drift_texts=("ab",), max_drift=100.0)
     assert engine.outcome(engine.request(texts[:2], config=config)).training.drift != 0.0
