@@ -224,10 +224,12 @@ def _distinct(documents: Sequence[Document]) -> list[Document]:
         ArgumentError: If different documents have the same id.
     """
     first: dict[str, Document] = {}
+    contents: dict[str, str] = {}
     for document in documents:
-        id_ = document.id or content_id(document.page_content, document.metadata)
-        known = first.setdefault(id_, document.model_copy(update={"id": id_}))
-        if (known.page_content, known.metadata) != (document.page_content, document.metadata):
+        content = content_id(document.page_content, document.metadata)
+        id_ = document.id or content
+        first.setdefault(id_, document.model_copy(update={"id": id_}))
+        if contents.setdefault(id_, content) != content:
             raise ArgumentError(
                 f"different documents have the id {id_!r}, and one of them would be lost: give "
                 "each its own id, or none"

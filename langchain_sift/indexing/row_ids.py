@@ -72,7 +72,8 @@ def file_digest(origin: str, path: str) -> str:
 
 
 def _metadata_digest(metadata: Mapping[str, object]) -> str:
-    return _digest(json.dumps(metadata, sort_keys=True, default=str))[:12]
+    named = {str(name): value for name, value in metadata.items()}
+    return _digest(json.dumps(named, sort_keys=True, default=str))[:12]
 
 
 def _digest(text: str) -> str:

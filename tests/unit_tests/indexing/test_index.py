@@ -128,6 +128,19 @@ def test_different_documents_with_one_id_are_an_error(other: Document, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_equal_documents_with_a_missing_number_are_one_row(tmp_path: Path) -> None:
+    documents = [Document("x", metadata={"score": float("nan")}) for _ in range(2)]
+    store = index_documents([*documents, Document("y")], Counting(), tmp_path)
+    assert sorted(store.get()["documents"]) == ["x", "y"]
+
+
+def test_names_of_metadata_of_several_types_are_a_typed_error(tmp_path: Path) -> None:
+    documents: list[Document] = [Document("x"), Document("y")]
+    documents[0].metadata = {"a": 1, 2: 3}
+    with pytest.raises(SIFTError, match="2"):
+        index_documents(documents, Counting(), tmp_path)
+
+
 class Counting(Embeddings):
     """Embeddings that record their texts, and fail after a number of them."""
 
