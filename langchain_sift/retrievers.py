@@ -100,8 +100,8 @@ class SIFTRetriever(VectorStoreRetriever):
 
     search_type: str = "sift"
     """ "sift", or for comparison: "similarity" (nearest neighbours), "mmr" (in its order of choice)
-    or "uncertainty_sampling". All compare by cosine. The order of a store with another metric, such
-    as Chroma's "l2" or "ip", differs where vectors differ in length."""
+    or "uncertainty_sampling". All compare by cosine. A store with another metric, such as Chroma's
+    "l2" or "ip", may order vectors of different lengths differently."""
 
     k: StrictInt | None = None
     """Maximum number of documents to return (the paper's N). None means 4, or with `max_tokens` as

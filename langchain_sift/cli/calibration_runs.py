@@ -99,7 +99,7 @@ def note_modes(
         print_note(
             console,
             f"the table of modes was measured on few prompts ({prompts}), and may choose modes by "
-            f"chance: compare on {ENOUGH_PROMPTS} or more",
+            f"chance: measure {ENOUGH_PROMPTS} or more (--prompts, or compare and --modes)",
         )
     if (measured_with := settings.modes.measured_with) is not None:
         # The settings say nothing about the documents in the prompt.

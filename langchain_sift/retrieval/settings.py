@@ -113,12 +113,6 @@ class RetrievalSettings:
         """
         check_count("fetch_k", self.fetch_k)
         check_count("step_fetch_k", self.step_fetch_k)
-        for name, value in (("k or fetch_k", self.fetch_k), ("step_fetch_k", self.step_fetch_k)):
-            if value >= _MOST_ROWS:
-                raise ArgumentError(
-                    f"{name} must be below 2**31, got {value}: candidate_search='exhaustive' reads "
-                    "every row"
-                )
         check_seconds("timeout", self.timeout)
         check_choice("candidate_search", self.candidate_search, CANDIDATE_SEARCHES)
         if self.candidate_search == "residual":
@@ -271,9 +265,13 @@ def _check_once(
     lambda_mult: Any = None,
     **others: Any,
 ) -> RetrievalSettings:
-    check_count("k", k)
-    check_count("fetch_k", fetch_k)
-    check_count("step_fetch_k", step_fetch_k)
+    for name, count in (("k", k), ("fetch_k", fetch_k), ("step_fetch_k", step_fetch_k)):
+        check_count(name, count)
+        if count >= _MOST_ROWS:
+            raise ArgumentError(
+                f"{name} must be below 2**31, got {count}: pass the number of documents that you "
+                "need"
+            )
     if np.ndim(others["noise_variance"]):
         raise ArgumentError("noise_variance must be one number; score_key makes one per document")
     method = SEARCH_TYPES[search_type]

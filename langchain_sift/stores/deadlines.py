@@ -123,7 +123,7 @@ class StoreClock:
         """Wait for a turn among the concurrent calls to a store, and count its seconds.
 
         The wait does not count while the store answers others. If it answers nobody, the wait
-        ends with the timeout, as the calls do for which it waits.
+        ends after the timeout, like the calls before it.
 
         Args:
             store: The store, whose concurrent calls are limited.

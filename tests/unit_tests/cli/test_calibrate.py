@@ -201,7 +201,7 @@ def test_a_table_that_was_measured_with_other_settings_is_named(
     assert table.measured_with == TableSettings(1, 0.25, model="m", context_k=context_k)
     notes = " ".join(result.stderr.split())
     assert "the table of modes was measured on few prompts (4)" in notes
-    assert "compare on 40 or more" in notes
+    assert "measure 40 or more" in notes
     assert "measured with k = 1" in notes
     assert "the settings here are k = 3" in notes
     left_out = f"no place for {', '.join(more)}: measure RAG and both"
