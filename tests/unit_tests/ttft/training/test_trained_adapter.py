@@ -220,9 +220,11 @@ def test_a_crash_while_writing_leaves_nothing(
         monkeypatch.setattr(safetensors.torch, "save_file", write_half)
     else:
         monkeypatch.setattr(TrainedAdapter, "_own_config", write_half)
-    with pytest.raises(type(error)) as raised:
+    # safetensors reports a full disk by an error of its own.
+    is_foreign = isinstance(error, safetensors.SafetensorError)
+    with pytest.raises(OSError if is_foreign else type(error)) as raised:
         adapter.save(tmp_path / "adapter")
-    assert raised.value is error
+    assert (raised.value.__cause__ if is_foreign else raised.value) is error
     assert list(tmp_path.iterdir()) == []
 
 
