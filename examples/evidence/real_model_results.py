@@ -493,6 +493,21 @@ def _percent(prompts: Sequence[Mapping[str, Row]], rows: Sequence[Row]) -> float
     return float(np.mean([100 * row.bits / of["base"].bits for of, row in pairs]))
 
 
+def largest_gains() -> list[dict[str, Any]]:
+    """Return the share of the gain of both that the prompts with the largest gains bring."""
+    files = {
+        "document": FILES["SmolLM2-135M-Instruct"],
+        "continuation": STAGE_FILES["continuation"],
+    }
+    found = []
+    for protocol, file in files.items():
+        prompts = _with_all_modes(read_rows(HERE / file), 25)
+        gains = sorted((1 - of["both"].bits / of["base"].bits for of in prompts), reverse=True)
+        shares = {count: round(sum(gains[:count]) / sum(gains), 3) for count in (1, 8)}
+        found.append({"protocol": protocol, "prompts": len(gains), "shares": shares})
+    return found
+
+
 def auto_checks() -> list[dict[str, Any]]:
     """Return the results of `mode="auto"` on the rows that its rule was not chosen on."""
     sources = {

@@ -42,6 +42,7 @@ from real_model_results import (
     STAGE_METHODS,
     auto_checks,
     auto_sizes,
+    largest_gains,
     noise_results,
     order_results,
     recipes,
@@ -210,6 +211,18 @@ def auto_checks_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def largest_gains_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how much of the gain few prompts bring."""
+    lines = [
+        "| protocol | prompts | % of the gain: the prompt with the largest | the eight largest |",
+        "|---|--:|--:|--:|",
+    ]
+    for each in found:
+        one, eight = (100 * share for share in each["shares"].values())
+        lines.append(f"| {each['protocol']} | {each['prompts']} | {one:.0f} | {eight:.0f} |")
+    return lines
+
+
 def auto_sizes_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return how good "auto" is with tables of few and of many prompts."""
     ks = sorted({each["k"] for each in found})
@@ -252,6 +265,7 @@ TABLES_OF_ALL: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] 
     "order questions": order_of_questions_table,
     "auto checks": auto_checks_table,
     "auto sizes": auto_sizes_table,
+    "largest gains": largest_gains_table,
     "sizes": sizes_table,
     "questions": questions_table,
     "questions, most informative first": questions_table,
@@ -324,6 +338,7 @@ def main() -> None:
         "stages": {stage: stage_results(stage) for stage in STAGE_METHODS},
         "auto checks": auto_checks(),
         "auto sizes": auto_sizes(),
+        "largest gains": largest_gains(),
         "noise": noise_results(),
         "order tuning": order_results(),
         "order questions": order_of_questions(read_questions(), read_questions(FIRST_ROWS)),
