@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -28,6 +29,7 @@ from langchain_sift.errors import (
     StoreUnavailable,
 )
 from langchain_sift.selection.settings import SelectionSettings
+from langchain_sift.stores import calls
 from langchain_sift.stores.batches import together
 from langchain_sift.stores.calls import arun as run_by_coroutines
 from langchain_sift.stores.calls import run
@@ -576,51 +578,80 @@ async def test_the_selection_does_not_block_the_event_loop():
 # Many coroutines at once
 
 
-class Slow(Store):
-    """A store that answers each call after a moment, by thread."""
+class Clock:
+    """The clock of the event loop and of the calls, which only a test moves."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(lambda: time.sleep(seconds))
+    def __init__(self, monkeypatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
+        monkeypatch.setattr(calls, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
-class SlowAsync(AsyncStore):
+class Held(Store):
+    """A store whose calls wait in threads until they are released."""
+
+    def __init__(self) -> None:
+        self.released = threading.Semaphore(0)
+        super().__init__(self.released.acquire)
+
+
+class AsyncHeld(AsyncStore):
     """The same for coroutines."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.seconds, self.at_once, self.most = seconds, 0, 0
+        self.released = asyncio.Semaphore(0)
 
     async def anearest(self, directions, count, *, timeout):
-        self.at_once += 1
-        self.most = max(self.most, self.at_once)
-        await asyncio.sleep(self.seconds)
-        self.at_once -= 1
-        return await super().anearest(directions, count, timeout=timeout)
+        self.calls.append(len(directions))
+        assert timeout > 0.0
+        await self.released.acquire()
+        return self.found(directions, count)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store_class", [Slow, SlowAsync])
-async def test_the_wait_for_other_calls_does_not_count_as_the_store_s_time(store_class):
-    # Ten rounds of 64 calls take two seconds, longer than the timeout of each.
-    store = store_class(0.2)
-    searches = [arun(search(seed), store, timeout=1.5, arguments={}) for seed in range(640)]
+@pytest.mark.parametrize("store_class", [Held, AsyncHeld])
+async def test_the_wait_for_other_calls_does_not_count_as_the_store_s_time(
+    store_class, monkeypatch
+):
+    # Ten rounds of 64 calls take 2000 s, longer than the timeout of each.
+    clock, store = Clock(monkeypatch), store_class()
+    searches = [
+        asyncio.create_task(arun(search(seed, fetch_k=1), store, timeout=1500, arguments={}))
+        for seed in range(640)
+    ]
+    for called in range(64, 641, 64):
+        while len(store.calls) < called and not any(
+            task.done() and task.exception() for task in searches
+        ):
+            await asyncio.to_thread(time.sleep, 0.001)
+        assert len(store.calls) <= called
+        clock.now += 200.0
+        for _ in range(64):
+            store.released.release()
     found = await asyncio.gather(*searches)
-    assert all(len(candidates.documents) == 5 for candidates in found)
-    if store_class is SlowAsync:
-        assert store.most <= 64
+    assert all(len(candidates.documents) == 1 for candidates in found)
 
 
 @pytest.mark.slow
-async def test_the_wait_for_an_executor_does_not_count_as_the_store_s_time():
+async def test_the_wait_for_an_executor_does_not_count_as_the_store_s_time(monkeypatch):
     # A search with a second request, whose computation waits longer than the timeout.
-    released = threading.Event()
-    loop = asyncio.get_running_loop()
-    executor = ThreadPoolExecutor(1)
-    loop.set_default_executor(executor)
+    submitted, released = [], threading.Event()
+
+    class Executor(ThreadPoolExecutor):
+        def submit(self, *job):
+            submitted.append(job)
+            return super().submit(*job)
+
+    clock, store, executor = Clock(monkeypatch), Store(), Executor(1)
+    asyncio.get_running_loop().set_default_executor(executor)
     executor.submit(released.wait)
-    loop.call_later(1.0, released.set)
-    store = Store()
-    found = await arun(search(fetch_k=20), store, timeout=0.8, arguments={})
+    task = asyncio.create_task(arun(search(fetch_k=20), store, timeout=1500, arguments={}))
+    while len(submitted) == 1:
+        await asyncio.sleep(0)
+    clock.now += 2000.0
+    released.set()
+    found = await task
     assert len(found.documents) == 20
     assert len(store.calls) > 1
 
