@@ -39,7 +39,11 @@ QrelsOption = Annotated[
 ]
 OutOption = Annotated[
     str,
-    typer.Option(metavar="DIR", help="Folder for the report and the rows."),
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the report and the rows. Files of other origin in it stay: one with the "
+        "name of a file of the report is an error.",
+    ),
 ]
 ComparedModelOption = Annotated[
     str | None,
@@ -178,7 +182,11 @@ ResumeOption = Annotated[
     typer.Option("--resume", help="Continue the comparison in --out, and repeat failures."),
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the comparison in --out.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the comparison in --out: remove the files that it wrote, and no others.",
+    ),
 ]
 ChatTemplateKwargsOption = Annotated[
     str | None,

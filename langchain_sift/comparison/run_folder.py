@@ -28,8 +28,8 @@ from langchain_sift.report.rows import Row, in_order, plain
 
 _ROWS, _TEXTS, _RUN = "results.jsonl", "documents.jsonl", "run.json"
 _PROMPTS = "prompts.jsonl"
-_FILES = (_ROWS, _TEXTS, _PROMPTS, *report_files(PROTOCOLS))
-"""The files that a comparison writes besides `_RUN`, which it writes first."""
+_FILES = (_ROWS, _TEXTS, _PROMPTS, *report_files(PROTOCOLS), _RUN)
+"""The files that a comparison writes: it writes `_RUN` first, and removes it last."""
 
 _LOCK = ".compare.lock"
 _NAMED_FILES = 3  # in a message
@@ -84,7 +84,7 @@ class RunFolder:
         """Reject a folder with a comparison that shall stay, or with files of these names."""
         if self.path.is_file():
             raise ArgumentError(f"{self.path} is a file: name a folder")
-        if self._holds_comparison():
+        if _settings(self.path) is not None:
             if not (self._resume or self._overwrite):
                 raise ArgumentError(
                     f"{self.path} already holds a comparison: continue it (--resume), replace it "
@@ -98,7 +98,7 @@ class RunFolder:
             )
 
     def _check_inputs(self, inputs: Iterable[Path]) -> None:
-        written = {(self.path / name).resolve() for name in (_RUN, *_FILES)}
+        written = {(self.path / name).resolve() for name in _FILES}
         for each in inputs:
             if each.resolve() in written:
                 raise ArgumentError(
@@ -148,25 +148,20 @@ class RunFolder:
         self._check_free()
         if self._overwrite:
             self._clear()
-        if self._holds_comparison():
-            self._check(wanted)
+        stored = _settings(self.path)
+        if stored is not None:
+            self._check(stored, wanted)
             self._read()
         write_file(self.path / _RUN, json.dumps(wanted, ensure_ascii=False, indent=1))
 
-    def _holds_comparison(self) -> bool:
-        return is_there(self.path / _RUN)
-
     def _clear(self) -> None:
         """Remove the files of a comparison, and no others."""
-        for name in (*_FILES, _RUN):  # a kill leaves a folder that can be cleared again
+        for name in _FILES:  # `_RUN` last: a kill leaves a folder that can be cleared again
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # such as a folder that holds other files
             (self.path / PLOTS).rmdir()
 
-    def _check(self, wanted: Mapping[str, object]) -> None:
-        stored = _settings(self.path)
-        if stored is None:
-            raise ArgumentError(f"{self.path / _RUN} cannot be read: start again with --overwrite")
+    def _check(self, stored: Mapping[str, Any], wanted: Mapping[str, object]) -> None:
         other = [key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key)]
         if other:
             changes = "; ".join(

@@ -81,11 +81,6 @@ def test_a_comparison_is_never_overwritten_without_an_option(tmp_path: Path) -> 
     assert open_run(tmp_path, overwrite=True, rate=0.2).rows == {}
     assert (tmp_path / "mine.txt").read_text() == "mine"
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ArgumentError, match=r"run.json cannot be read"):
-        open_run(tmp_path, resume=True)
-    (tmp_path / "run.json").write_text("[1]")
-    with pytest.raises(ArgumentError, match=r"run.json cannot be read"):
-        open_run(tmp_path, resume=True)
     with pytest.raises(ArgumentError, match="holds no comparison"):
         read_report(tmp_path)
     with pytest.raises(ArgumentError, match="is a file"):
@@ -217,6 +212,18 @@ def test_no_file_of_a_folder_without_a_comparison_is_replaced(
     with pytest.raises(ArgumentError, match=f"holds no comparison, .*: {name}: name another"):
         open_run(tmp_path, **option)
     assert files_in(tmp_path) == {name: b"mine"}
+
+
+@pytest.mark.parametrize("option", [{}, {"resume": True}, {"overwrite": True}])
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"methods": 3}', "[" * 9999, "\x00"])
+def test_a_run_json_of_another_program_makes_no_comparison(
+    tmp_path: Path, content: str, option: dict[str, bool]
+) -> None:
+    (tmp_path / "run.json").write_text(content)
+    (tmp_path / "results.jsonl").write_text("mine")
+    with pytest.raises(ArgumentError, match=r"holds no comparison, .*run\.json: name another"):
+        open_run(tmp_path, **option)
+    assert files_in(tmp_path) == {"run.json": content.encode(), "results.jsonl": b"mine"}
 
 
 @pytest.mark.slow
