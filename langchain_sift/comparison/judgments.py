@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.report.metrics import ANSWER_HIT, between_spaces, contains_answer
+from langchain_sift.report.metrics import ANSWER_HIT, contains_answer
 from langchain_sift.report.ranking import Judgments, ranking_scores
+from langchain_sift.report.words import normalized
 
 if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 Relevant: TypeAlias = Mapping[str, int] | Sequence[str] | Sequence[Sequence[str]]
 """The relevant documents of a prompt: ids, ids with grades, or the ids of each intent."""
+
+Run: TypeAlias = tuple[str, ...]
+"""Words that follow one another."""
 
 _SHOWN_NAMES = 5  # in a note
 
@@ -188,15 +193,41 @@ def _unanswered(labels: Collection[Label], corpus: Corpus) -> list[str]:
     answers = [label.answers for label in labels if not label.judgments.grades]
     if not answers:
         return []
-    # No answer has the newline that separates two documents.
-    words = "\n".join(between_spaces(one.page_content) for one in corpus.candidates.documents)
-    lost = sum(not any(between_spaces(one) in words for one in each) for each in answers)
+    words = [[tuple(normalized(one).split()) for one in each] for each in answers]
+    texts = (one.page_content for one in corpus.candidates.documents)
+    found = runs_in(texts, {one for each in words for one in each})
+    lost = sum(found.isdisjoint(each) for each in words)
     if not lost:
         return []
     return [
         f"No document of the store contains an answer of {lost} of {len(answers)} prompts: no "
         "method can find one."
     ]
+
+
+def runs_in(texts: Iterable[str], runs: Collection[Run]) -> set[Run]:
+    """Return those of some runs of normalized words that are in a text.
+
+    Each text is read once, however many runs there are.
+
+    Args:
+        texts: The texts.
+        runs: The runs of words. An empty one is in no text.
+    """
+    lengths: dict[str, set[int]] = defaultdict(set)
+    for run in filter(None, runs):
+        lengths[run[0]].add(len(run))
+    missing = {*runs}
+    for text in texts:
+        if not missing:
+            break
+        words = normalized(text).split()
+        missing -= {
+            tuple(words[start : start + length])
+            for start, word in enumerate(words)
+            for length in lengths.get(word, ())
+        }
+    return {*runs} - missing
 
 
 def _fitting_key(names: Collection[str], corpus: Corpus) -> str:

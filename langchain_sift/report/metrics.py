@@ -27,11 +27,11 @@ def token_f1(answer: str, references: Sequence[str]) -> float:
 
 def contains_answer(answer: str, references: Sequence[str]) -> float:
     """Return 1 if the answer contains a reference, word by word, else 0."""
-    words = between_spaces(answer)
-    return float(any(between_spaces(reference) in words for reference in references))
+    words = _between_spaces(answer)
+    return float(any(_between_spaces(reference) in words for reference in references))
 
 
-def between_spaces(text: str) -> str:
+def _between_spaces(text: str) -> str:
     """Return the normalized words of a text, each between spaces: those of a part are within."""
     return f" {normalized(text)} "
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,10 +21,12 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_sift import Report, compare
 from langchain_sift.comparison import Prompt
+from langchain_sift.comparison.judgments import runs_in
 from langchain_sift.comparison.run_folder import read_report
 from langchain_sift.errors import ArgumentError, SIFTError
 from langchain_sift.report.metrics import contains_answer
 from langchain_sift.report.ranking import ranking_scores
+from langchain_sift.report.words import normalized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -196,6 +199,21 @@ def test_answers_that_no_document_contains_are_reported(make_store: Callable[...
     assert hits == contained
     (note,) = [note for note in report.notes if "answer" in note]
     assert "contains an answer of 2 of 4 prompts: no method can find one" in note
+
+
+def test_the_answers_that_texts_contain_are_those_that_a_metric_finds_in_one() -> None:
+    rng = random.Random(0)
+
+    def sentence(length: int) -> str:
+        return " ".join(rng.choices(("ab", "Abc", "a", "b-c", "日本", "é", "-"), k=length))
+
+    texts = ["", *(sentence(rng.randint(1, 9)) for _ in range(8))]
+    answers = [sentence(rng.randint(1, 4)) for _ in range(200)]
+    runs = {answer: tuple(normalized(answer).split()) for answer in answers}
+    found = {answer for answer in answers if any(contains_answer(t, [answer]) for t in texts)}
+    assert 10 < len(found) < len(runs) - 10
+    assert runs_in(iter(texts), {*runs.values(), ()}) == {runs[answer] for answer in found}
+    assert runs_in(texts, set()) == set()
 
 
 def test_labels_may_name_the_files_of_chunks(make_store: Callable[..., Chroma]) -> None:
