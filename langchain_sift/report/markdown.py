@@ -20,8 +20,8 @@ from langchain_sift.report.tables import (
     metric_name,
 )
 
-# An underscore within a word is no markup.
-_MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
+# An underscore within a word is no markup. The last two begin a link in https:// and www.
+_MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/(?=/)|(?<=www)\.", re.I)
 
 
 def markdown(report: Report, plots: Mapping[str, Sequence[tuple[str, str]]]) -> str:
@@ -157,7 +157,11 @@ def _code(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text on one line, with all markup escaped."""
+    """Return a text on one line, with the markup of GitHub Markdown escaped, and web addresses.
+
+    Addresses of mail stay links, and so does what GitHub adds to Markdown: `@name`, `#12`, `:tada:`
+    and `$x$`.
+    """
     text = _on_one_line(text)
     for special, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(special, safe)
