@@ -7,7 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from langchain_sift.comparison.question_files import has_header, has_lists
+from langchain_sift.comparison.question_files import (
+    QUESTION_FILES,
+    has_header,
+    has_lists,
+    names_question,
+)
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.folders import SourceFile, files_of
@@ -16,13 +21,13 @@ from langchain_sift.indexing.paths import is_folder, named_path
 
 TEXTS = (".txt", ".md")
 TABLE = ".tsv"
-PARQUET = ".parquet"
-QUESTION_FILES = (".json", ".csv", PARQUET)
 _ENDINGS = (*JSON_LINES, *TEXTS, *QUESTION_FILES, TABLE)
 
 _ABOUT = re.compile(
-    r"((readme|licen[cs]e|copying)([._-].*)?|notice|copyright|authors|citation|changelog|"
-    r"contributing|code_of_conduct)\.(txt|md)",
+    r"(readme([._-][a-z]{2}([_-][a-z]{2,4})?)?|"  # a language, as in README.zh-Hans.md
+    r"(licen[cs]e|copying)([._-](mit|apache|bsd|[al]?gpl|mpl|cc|cc0|isc|odc|odbl|lesser|data|code)"
+    r"(?![a-z])[\w.-]*)?|"
+    r"notice|copyright|authors|citation|changelog|contributing|code_of_conduct)\.(txt|md)",
     re.IGNORECASE,
 )
 """Names of texts about a dataset."""
@@ -37,15 +42,16 @@ class PromptFiles:
     files: tuple[SourceFile, ...]
 
     left_out: tuple[str, ...] = ()
-    """Names of files that might hold prompts beside the questions of a dataset."""
+    """Names of the other files that might hold prompts."""
 
     @classmethod
     def find(cls, path: Path | str) -> PromptFiles:
         """Return a file, or the files of a folder.
 
         If the folder has questions as JSON lines, only these are read; else the other formats of
-        questions; else the tables whose first line names a question; else the texts. Texts about
-        a dataset, such as its README and LICENSE, are no prompts.
+        questions; else the tables; else the texts. A file has questions if its first row or its
+        header names one. Texts about a dataset, such as its README and LICENSE, are no prompts.
+        If nothing else is there, a file without questions is read, whose error names what is wrong.
 
         Raises:
             ArgumentError: If the path is empty.
@@ -54,14 +60,16 @@ class PromptFiles:
         found = files_of(path, endings=_ENDINGS)
         if not is_folder(named_path(str(path))):
             return cls(found)
-        files = [file for file in found if not _ABOUT.fullmatch(file.path.name)]
+        files = [file for file in found if not _is_about(file)]
         read = next(filter(None, ([*filter(holds, files)] for holds in _KINDS)), [])
         if not read:
             raise CorpusError(
                 f"{path}: none of its files holds prompts: add files that end with one of "
                 f"{', '.join((*JSON_LINES, *QUESTION_FILES, *TEXTS))}, or name a table (.tsv)"
             )
-        left_out = tuple(file.name for file in files if file not in read)
+        # Beside texts, one about a dataset may be meant as a prompt.
+        others = found if _is_text(read[0]) else files
+        left_out = tuple(file.name for file in others if file not in read)
         return cls(tuple(read) if len(read) > 1 else (SourceFile.of(read[0].path),), left_out)
 
     @property
@@ -71,9 +79,9 @@ class PromptFiles:
             return ()
         more = len(self.left_out) - _SHOWN_FILES
         others = f" and {more} more" if more > 0 else ""
-        kind = next(filter(self.files[0].path.name.lower().endswith, _ENDINGS))
+        kinds = [end for end in _ENDINGS if any(map(_ends_with([end]), self.files))]
         return (
-            f"the prompts are those of the {kind} files, without "
+            f"the prompts are those of the {' and '.join(kinds)} files, without "
             f"{', '.join(self.left_out[:_SHOWN_FILES])}{others}: name a file to read it",
         )
 
@@ -93,6 +101,15 @@ def _ends_with(endings: Sequence[str]) -> Callable[[SourceFile], bool]:
     return lambda file: file.path.name.lower().endswith(tuple(endings))
 
 
+_is_text = _ends_with(TEXTS)
+_may_hold_questions = _ends_with(QUESTION_FILES)
+_has_json_lines = _ends_with(JSON_LINES)
+
+
+def _is_about(file: SourceFile) -> bool:
+    return _ABOUT.fullmatch(file.path.name) is not None
+
+
 def _is_table_of_questions(file: SourceFile) -> bool:
     """Return True for a table that is not one of ids and judgments, such as qrels."""
     if not _ends_with([TABLE])(file):
@@ -102,8 +119,10 @@ def _is_table_of_questions(file: SourceFile) -> bool:
 
 
 _KINDS = (
-    _ends_with(JSON_LINES),
-    _ends_with(QUESTION_FILES),
+    lambda file: _has_json_lines(file) and names_question(file),
+    lambda file: _may_hold_questions(file) and names_question(file),
     _is_table_of_questions,
-    _ends_with(TEXTS),
+    _is_text,
+    _has_json_lines,
+    _may_hold_questions,
 )

@@ -11,18 +11,18 @@ from typing import cast
 
 from langchain_sift.checks import instances
 from langchain_sift.comparison.judgments import Relevant, parse_relevant
-from langchain_sift.comparison.prompt_files import PARQUET, QUESTION_FILES, TABLE, PromptFiles
+from langchain_sift.comparison.prompt_files import TABLE, PromptFiles
 from langchain_sift.comparison.qrels import read_qrels
 from langchain_sift.comparison.question_files import (
+    PARQUET,
+    QUESTION_FILES,
     Row,
     has_header,
     has_lists,
     is_object,
     questions_of,
+    rows_of,
     rows_of_csv,
-    rows_of_json,
-    rows_of_lines,
-    rows_of_parquet,
 )
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
@@ -187,13 +187,9 @@ def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
 
 def _prompts_of(file: SourceFile, *, lines: bool) -> list[Prompt]:
     name = file.path.name.lower()
-    if name.endswith(JSON_LINES):
-        return _prompts(rows_of_lines(file))
-    if name.endswith(QUESTION_FILES):
-        read = {".json": rows_of_json, ".csv": rows_of_csv, PARQUET: rows_of_parquet}
-        rows = read[file.path.suffix.lower()](file)
+    if name.endswith((*JSON_LINES, *QUESTION_FILES)):
         start = 0 if name.endswith(PARQUET) else None
-        return _prompts(rows, start=start, is_table=name.endswith(".csv"))
+        return _prompts(rows_of(file), start=start, is_table=name.endswith(".csv"))
     if name.endswith(TABLE):
         return _table_prompts(file)
     if lines:

@@ -7,12 +7,19 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from string import ascii_uppercase
 from typing import Any
 
 from langchain_sift.errors import CorpusError, require
 from langchain_sift.indexing.folders import SourceFile
-from langchain_sift.indexing.formats import Location, csv_rows, read_lines, read_objects
+from langchain_sift.indexing.formats import (
+    JSON_LINES,
+    Location,
+    csv_rows,
+    read_lines,
+    read_objects,
+)
 from langchain_sift.questions.field_names import (
     ANSWERS,
     CHOICES,
@@ -32,6 +39,9 @@ from langchain_sift.questions.question_sets import (
     without_system_answers,
 )
 
+PARQUET = ".parquet"
+QUESTION_FILES = (".json", ".csv", PARQUET)
+
 _LISTS = ("data", "rows", "examples", "questions")
 """Names of the list of questions in a file that is an object; the second of the rows that Hugging
 Face serves, the third of BIG-bench."""
@@ -40,6 +50,36 @@ _WITH_LIST = re.compile(r"[^\t]+\t[\"\s]*\[.*\][\"\s]*\Z")
 _TRUTH = {"true": True, "false": False}
 
 Row = tuple[Location, Mapping[str, object]]
+
+
+def rows_of(file: SourceFile) -> Iterator[Row]:
+    """Yield the questions of a file that ends with one of `JSON_LINES` or `QUESTION_FILES`.
+
+    Raises:
+        CorpusError: If the file cannot be read, or has another form.
+        MissingExtraError: If a Parquet file cannot be read without pyarrow.
+    """
+    name = file.path.name.lower()
+    if name.endswith(JSON_LINES):
+        return rows_of_lines(file)
+    if name.endswith(PARQUET):
+        return rows_of_parquet(file)
+    return rows_of_csv(file) if name.endswith(".csv") else rows_of_json(file)
+
+
+def names_question(file: SourceFile) -> bool:
+    """Return True if the first row of a file for `rows_of` has a field for a question.
+
+    Raises:
+        MissingExtraError: As in `rows_of`.
+    """
+    try:
+        if file.path.name.lower().endswith(PARQUET):
+            names = _columns_of_parquet(file)
+            return has_header(names) or list_name({name: [] for name in names}) is not None
+        return any(has_header([*row]) for _, row in islice(rows_of(file), 1))
+    except CorpusError:
+        return False
 
 
 def rows_of_json(file: SourceFile) -> Iterator[Row]:
@@ -100,6 +140,18 @@ def rows_of_parquet(file: SourceFile) -> Iterator[Row]:
         location = Location(file.name, "row", number)
         for row in questions_in(location, entry, location.id):
             yield location, row
+
+
+def _columns_of_parquet(file: SourceFile) -> Sequence[str]:
+    require("files", "pyarrow")
+    from pyarrow import ArrowException  # noqa: PLC0415 - an extra
+    from pyarrow.parquet import read_schema  # noqa: PLC0415
+
+    try:
+        names: Sequence[str] = read_schema(file.path).names
+    except (OSError, ArrowException) as error:
+        raise CorpusError(f"{file.path}: not a Parquet file that can be read: {error}") from error
+    return names
 
 
 def questions_of(

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from pyarrow import Table
+from pyarrow.parquet import write_table
 
 from langchain_sift.comparison.prompt_files import PromptFiles, notes_on
 from langchain_sift.comparison.prompts import Prompt, as_prompts, read_prompts
@@ -241,9 +243,9 @@ ABOUT = ("README.txt", "LICENSE.md", "NOTICE", "LICENCE-MIT.txt", "sub/readme_zh
         ({"a.jsonl": '{"question": "?"}\n', "a.csv": MMLU, "b.md": "b"}, ["a.jsonl"], 2),
         ({"d/q.json": '[{"question": "?"}]', "urls.txt": "https://e.org\n"}, ["d/q.json"], 1),
         ({"q.tsv": "id\tquestion\n1\tWho?\n", "b.txt": "b"}, ["q.tsv"], 1),
-        ({"b.txt": "b", "qrels.tsv": "query-id\tcorpus-id\tscore\n1\td\t1\n"}, ["b.txt"], 1),
-        ({"a.txt": "a", "b.md": "b"}, ["a.txt", "b.md"], 0),
-        ({"a.txt": "a", ".git/info.jsonl": "x"}, ["a.txt"], 0),
+        ({"q.csv": "id,question\n1,Who?\n", "meta.csv": "a,b\nx,y\n"}, ["q.csv"], 1),
+        ({"q.json": '[{"question": "?"}]', "q.jsonl": '{"a": 1}\n'}, ["q.json"], 1),
+        ({"q.json": '[{"text": "?"}]', ".git/q.jsonl": '{"text": "x"}\n'}, ["q.json"], 0),
     ],
 )
 def test_the_texts_beside_the_questions_of_a_dataset_are_no_prompts(
@@ -265,6 +267,49 @@ def test_the_texts_beside_the_questions_of_a_dataset_are_no_prompts(
     assert len(caplog.messages) == min(left_out, 1)
     assert all(name in message for name in found.left_out for message in caplog.messages)
     assert [f"{tmp_path}: {note}" for note in notes_on(tmp_path)] == caplog.messages
+
+
+WITHOUT_QUESTIONS = {
+    "metadata.csv": "file_name,year\nt0.txt,1999\n",
+    "counts.csv": "",
+    "meta.json": '{"name": "my texts", "version": 1}',
+    "rows.json": '[{"title": "x"}]',
+    "cut.json": '[{"question"',
+    "package.json": '{"scripts": {"test": "make"}}',
+    "dataset.jsonl": '{"license": "MIT"}\n',
+    "qrels.tsv": "query-id\tcorpus-id\tscore\n1\td\t1\n",
+}
+
+
+@pytest.mark.parametrize("name", [*WITHOUT_QUESTIONS, "cut.parquet", "meta.parquet"])
+def test_a_file_without_questions_does_not_replace_the_texts_beside_it(
+    tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    if name == "meta.parquet":
+        write_table(Table.from_pylist([{"title": "x", "year": 1999}]), file)
+    else:
+        file.write_text(WITHOUT_QUESTIONS.get(name, "PAR1"), encoding="utf-8")
+    with pytest.raises(CorpusError):  # that of the file, or that it holds no prompts
+        read_prompts(tmp_path)
+    texts = {f"t{n}.txt": f"Text {n}." for n in range(3)}
+    for other, text in texts.items():
+        (tmp_path / other).write_text(text)
+    assert [prompt.text for prompt in read_prompts(tmp_path)] == [*texts.values()]
+    (note,) = notes_on(tmp_path)
+    assert f"those of the .txt files, without {name}: " in note
+
+
+def test_a_text_whose_name_begins_as_that_of_a_licence_is_a_prompt(tmp_path: Path) -> None:
+    read = ["license_plates.md", "copying-machines.txt", "readme_first.txt", "license.d.md"]
+    about = ["changelog.md", "LICENSE-APACHE-2.0.txt", "README.zh-Hans.md", "COPYING.LESSER.txt"]
+    for name in (*read, *about):
+        (tmp_path / name).write_text(name)
+    assert {prompt.text for prompt in read_prompts(tmp_path)} == {*read}
+    found = PromptFiles.find(tmp_path)
+    assert {*found.left_out} == {*about}
+    (note,) = found.notes
+    assert note.startswith("the prompts are those of the .txt and .md files, without ")
 
 
 def test_a_folder_with_texts_about_a_dataset_alone_has_no_prompts(tmp_path: Path) -> None:

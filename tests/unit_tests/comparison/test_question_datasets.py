@@ -16,7 +16,9 @@ from pyarrow import Table
 from pyarrow.parquet import write_table
 
 from langchain_sift.comparison.prompts import Prompt, read_prompts
+from langchain_sift.comparison.question_files import names_question
 from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.questions.question_lists import questions_in
 
 Asked = tuple[str, tuple[str, ...], tuple[str, ...], int | None]
@@ -500,8 +502,11 @@ FILES = {
 
 
 def read(tmp_path: Path, *rows: Mapping[str, object], name: str = "rows.jsonl") -> list[Prompt]:
+    """Return the prompts of a file, which a text beside it does not hide."""
     FILES[name](tmp_path / name, rows)
-    return read_prompts(tmp_path / name)
+    prompts = read_prompts(tmp_path / name)
+    assert names_question(SourceFile.of(tmp_path / name))
+    return prompts
 
 
 def asked(prompt: Prompt) -> Asked:
