@@ -128,7 +128,8 @@ def count_tokens(
     """Return the number of tokens of a conversation's prompt, also of a part of a conversation.
 
     LangChain's `trim_messages` counts parts from the end. Where the template refuses a part, each
-    of its messages counts as a prompt of its own: never too few tokens.
+    of its messages counts as a prompt of its own, the first one with the tools: never too few
+    tokens, but there may be far too many, as where a template begins each prompt with instructions.
     """
     if not messages:
         return 0
@@ -137,7 +138,10 @@ def count_tokens(
     except ArgumentError:
         turns = results_as_text(calls_as_text(to_turns(messages)))
         alone = [[HumanMessage(turn["content"])] for turn in turns]
-        prompts = [render(tokenizer, one, tools=tools, arguments=arguments) for one in alone]
+        prompts = [
+            render(tokenizer, one, tools=() if n else tools, arguments=arguments)
+            for n, one in enumerate(alone)
+        ]
         return sum(map(len, prompts))
 
 

@@ -30,6 +30,7 @@ from langchain_sift.language_models.chat_templates.rendering import (
     render,
 )
 from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
+from langchain_sift.language_models.chat_templates.tools import Tool
 from langchain_sift.language_models.chat_templates.turns import (
     last_human_text,
     split_answer,
@@ -551,8 +552,11 @@ def test_only_the_text_of_an_answer_is_continued(messages: list[BaseMessage]) ->
         split_answer(messages)
 
 
+@pytest.mark.parametrize("tools", [(), TOOLS], ids=["no tools", "tools"])
 @pytest.mark.parametrize("name", [*TEMPLATES, "none"])
-def test_what_is_trimmed_to_a_number_of_tokens_fits(templated: Templated, name: str) -> None:
+def test_what_is_trimmed_to_a_number_of_tokens_fits(
+    templated: Templated, name: str, tools: Sequence[Tool]
+) -> None:
     tokenizer = templated(TEMPLATES.get(name))
     call = {"name": "weather", "args": {"city": "Rome"}, "id": "1"}
     turns = [HumanMessage("And in Rome?"), AIMessage("", tool_calls=[call])]
@@ -561,16 +565,31 @@ def test_what_is_trimmed_to_a_number_of_tokens_fits(templated: Templated, name: 
 
     def count(messages: Sequence[BaseMessage]) -> int:
         """Count as the models do."""
-        return count_tokens(tokenizer, messages, (), TemplateArguments())
+        return count_tokens(tokenizer, messages, tools, TemplateArguments())
 
     most = count(messages)
-    assert most == len(render(tokenizer, messages))
+    assert most == len(render(tokenizer, messages, tools=tools))
     kept: Any = {"token_counter": count, "start_on": "human", "include_system": True}
     lengths = set()
-    for max_tokens in range(0, most + 10, 20):
+    of_system = count(messages[:1])  # LangChain counts this apart from the others
+    for max_tokens in range(0, most + of_system, most // 20):
         trimmed = trim_messages(messages, max_tokens=max_tokens, **kept)
         lengths.add(len(trimmed))
-        assert not trimmed or len(render(tokenizer, trimmed)) <= max(
-            max_tokens, count(messages[:1])
-        )
+        used = len(render(tokenizer, trimmed, tools=tools)) if trimmed else 0
+        assert used <= max(max_tokens, of_system)
     assert len(lengths) > 2
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, "none"])
+def test_tools_count_once_in_a_part_that_the_template_refuses(
+    templated: Templated, name: str
+) -> None:
+    tokenizer = templated(TEMPLATES.get(name))
+    first = [HumanMessage("Hello")]
+    part = [AIMessage("It is sunny."), *[HumanMessage("And in Rome?"), AIMessage("Sunny.")] * 5]
+    with_tools, without = (
+        [count_tokens(tokenizer, messages, some, TemplateArguments()) for messages in (first, part)]
+        for some in (TOOLS, ())
+    )
+    of_one, of_part = (more - less for more, less in zip(with_tools, without, strict=True))
+    assert of_one / 2 < of_part < 2 * of_one
