@@ -658,3 +658,26 @@ class _ConfigurableModel(RunnableConfigurableFields):  # type: ignore[type-arg]
             model._kept_engine = default._kept_engine
             model._closed = default._closed and model.adapter is None
         return model, config
+
+    def bind(self, **kwargs: object) -> Runnable[Any, Any]:
+        """Return a model with arguments of its calls, of the kind that the model itself returns."""
+        return self._around_this(self.default.bind, kwargs)
+
+    def with_listeners(self, **listeners: object) -> Runnable[Any, Any]:
+        """Do the same for functions to call before and after each call."""
+        return self._around_this(self.default.with_listeners, listeners)
+
+    def with_alisteners(self, **listeners: object) -> Runnable[Any, Any]:
+        """Do the same for coroutine functions."""
+        return self._around_this(self.default.with_alisteners, listeners)
+
+    def with_types(self, **types: object) -> Runnable[Any, Any]:
+        """Do the same for types of input and output."""
+        return self._around_this(self.default.with_types, types)
+
+    def _around_this(
+        self, bind: Callable[..., Any], arguments: Mapping[str, object]
+    ) -> Runnable[Any, Any]:
+        """Return a binding of the model, with this configurable one in the model's place."""
+        bound: Runnable[Any, Any] = bind(**arguments).model_copy(update={"bound": self})
+        return bound

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 import jsonschema
 import pytest
-from langchain_core.messages import HumanMessage, SystemMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tools import StructuredTool, tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from llguidance import LLMatcher
@@ -143,6 +143,76 @@ async def test_the_arguments_of_a_call_for_an_object_reach_the_model(
 
 
 @pytest.mark.slow
+def bindings_of(chat: Any) -> dict[str, Any]:
+    """Return models to which a filter is bound around or within LangChain's other wrappers."""
+
+    def note(_: Any) -> None:
+        """Do nothing."""
+
+    async def anote(_: Any) -> None:
+        """Do nothing."""
+
+    room = {"max_tokens": ConfigurableField("room")}
+    wrapped = {
+        "model": lambda model: model,
+        "listeners": lambda model: model.with_listeners(on_start=note),
+        "coroutines": lambda model: model.with_alisteners(on_start=anote),
+        "types": lambda model: model.with_types(output_type=AIMessage),
+        "config": lambda model: model.with_config(tags=["mine"]),
+    }
+    configurable = {"fields": chat.configurable_fields(**room)}
+    configurable["configured fields"] = configurable["fields"].with_config(
+        configurable={"room": 90}
+    )
+    around = {name: wrap(chat).bind(filter="bound") for name, wrap in wrapped.items()}
+    within = {f"{name} of it": wrap(around["model"]) for name, wrap in wrapped.items()}
+    fields = {
+        f"{name} of {kind}": wrap(model).bind(filter="bound")
+        for kind, model in configurable.items()
+        for name, wrap in wrapped.items()
+    }
+    fallbacks = around["model"].with_fallbacks([around["types"]])
+    return {**around, **within, **fields, "fallbacks": fallbacks}
+
+
+@pytest.mark.slow
+async def test_a_bound_filter_stays_whatever_wraps_the_model(chat_with: Any) -> None:
+    chat, filters = with_filters(chat_with(None))
+    for name, model in bindings_of(chat).items():
+        for method in ("function_calling", "json_schema"):
+            asked = model.with_structured_output(Pet, method=method)
+            assert isinstance(await asked.ainvoke("Hello"), Pet)
+        (call,) = (await model.bind_tools([stop], tool_choice="any").ainvoke("Hello")).tool_calls
+        assert call["name"] == "stop"
+        assert (name, filters) == (name, ["bound"] * 3)
+        filters.clear()
+
+
+async def test_listeners_and_fields_stay_when_tools_are_bound(chat_with: Any) -> None:
+    heard: list[str] = []
+
+    async def anote(_: Any) -> None:
+        """Note a call."""
+        heard.append("coroutine")
+
+    heard_by = {"on_start": lambda _: heard.append("function")}
+    configurable = chat_with(None).configurable_fields(max_tokens=ConfigurableField("room"))
+    listening = configurable.with_listeners(**heard_by).with_alisteners(on_start=anote)
+    model = listening.bind(documents=[]).bind_tools([stop])
+    message = await model.ainvoke("Hello", {"configurable": {"room": 2}})
+    assert message.usage_metadata["output_tokens"] <= 2
+    assert sorted(heard) == ["coroutine", "function"]
+
+
+def test_tools_beside_a_bound_response_format_are_an_error(chat_with: Any) -> None:
+    chat = chat_with(None).bind(response_format=Pet, parallel_tool_calls=False)
+    bound = chat.bind_tools([stop])
+    assert bound.kwargs.keys() == {"response_format", "tools"}
+    with pytest.raises(ArgumentError, match="response_format is not supported together with tools"):
+        bound.invoke("Hello")
+    assert isinstance(chat.with_structured_output(Pet).invoke("Hello"), Pet)
+
+
 def test_tools_that_are_bound_last_replace_others_and_nothing_else(chat_with: Any) -> None:
     chat, filters = with_filters(chat_with(None))
     bound = chat.bind(filter="bound").bind_tools([stop], tool_choice="any")
