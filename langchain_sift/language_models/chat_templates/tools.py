@@ -20,6 +20,10 @@ from langchain_sift.language_models.structured_output.schema_parts import (
 _OUTSIDE = ("title", "description")
 """Parts of a JSON schema that are parts of the function instead of its parameters."""
 
+_DEFINITIONS = {"$defs", "definitions"}
+_BESIDE_REF = {"$ref", "$schema", *_DEFINITIONS, *_OUTSIDE}
+"""Parts of a JSON schema that say nothing of the values."""
+
 
 class Parameters(TypedDict, total=False):
     """The JSON schema of a function's arguments."""
@@ -86,12 +90,24 @@ def _converted(tool: Any) -> Part:
     schema = _lost_schema(tool)
     if not schema:
         return converted
-    if isinstance(target := target_of(schema, schema.get("$ref")), dict):
-        schema = {**schema, **target}
-        del schema["$ref"]
-    untitled = map_schemas(schema, lambda part: _without(part, ["title"]))
+    untitled = map_schemas(_inlined(schema), lambda part: _without(part, ["title"]))
     function = {**converted["function"], "parameters": _without(untitled, _OUTSIDE)}
     return {**converted, "function": function}
+
+
+def _inlined(schema: Part) -> Part:
+    """Return a schema with the parts in the place of its `$ref` that this leads to.
+
+    Keywords beside a `$ref` must hold as well: then it stays.
+    """
+    seen = set[str]()
+    while isinstance(ref := schema.get("$ref"), str) and ref not in seen:
+        seen.add(ref)
+        target = target_of(schema, ref)
+        if not isinstance(target, dict) or schema.keys() - _BESIDE_REF:
+            break
+        schema = {**target, **{key: schema[key] for key in _DEFINITIONS & schema.keys()}}
+    return schema
 
 
 def _lost_schema(tool: Any) -> Part:

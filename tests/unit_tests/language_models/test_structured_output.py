@@ -29,6 +29,7 @@ from langchain_sift.language_models.chat_templates.rendering import call_opening
 from langchain_sift.language_models.chat_templates.tools import convert_tools
 from langchain_sift.language_models.structured_output.answer_formats import read_response_format
 from langchain_sift.language_models.structured_output.answer_grammars import (
+    check_schemas,
     format_grammar,
     optional_calls_grammar,
     required_call_grammar,
@@ -568,7 +569,27 @@ WITHOUT_PROPERTIES: tuple[dict[str, Any], ...] = (
     {"type": "object", "patternProperties": {"^a+$": NUMBER}, "additionalProperties": False},
     {"anyOf": [{"properties": {name: NUMBER}, "required": [name]} for name in ("a", "aa")]},
     {"$defs": {"n": {"properties": {"a": NUMBER}}}, "$ref": "#/$defs/n"},
+    {
+        "$defs": {
+            "n": {"$ref": "#/$defs/m"},
+            "m": {"properties": {"a": NUMBER}, "required": ["a"]},
+        },
+        "$ref": "#/$defs/n",
+    },
+    {
+        "$defs": {"n": {"properties": {"a": NUMBER, "b": NUMBER}, "required": ["b"]}},
+        "$ref": "#/$defs/n",
+        "required": ["a"],
+    },
+    {
+        "$defs": {
+            "n": {"$ref": "#/$defs/m", "required": ["a"]},
+            "m": {"properties": {"a": NUMBER, "b": NUMBER}},
+        },
+        "$ref": "#/$defs/n",
+    },
 )
+ARGUMENTS: tuple[dict[str, object], ...] = ({"a": 5}, {"a": "b"}, {"a": 5, "b": 5}, {"b": 5}, {})
 
 
 @pytest.mark.parametrize("schema", WITHOUT_PROPERTIES, ids=str)
@@ -577,9 +598,22 @@ def test_a_call_follows_a_schema_without_properties(
 ) -> None:
     tools = convert_tools([{"title": "f", **schema}], strict=True)
     grammar = required_call_grammar(tiny_tokenizer, tools, None)
-    call = '{"name": "f", "arguments": %s}'
-    assert accepts(tiny_tokenizer, grammar, call % '{"a": 5}')
-    assert not accepts(tiny_tokenizer, grammar, call % '{"a": "b"}')
+    valid = jsonschema.Draft202012Validator(schema).is_valid
+    accepted = [
+        arguments
+        for arguments in ARGUMENTS
+        if accepts(tiny_tokenizer, grammar, json.dumps({"name": "f", "arguments": arguments}))
+    ]
+    assert accepted
+    assert all(map(valid, accepted))
+    assert ({"a": 5} in accepted) == valid({"a": 5})
+
+
+def test_references_that_lead_only_to_each_other_are_refused() -> None:
+    parts = {"n": {"$ref": "#/$defs/m"}, "m": {"$ref": "#/$defs/n"}}
+    (described,) = convert_tools([{"title": "f", "$defs": parts, "$ref": "#/$defs/n"}], strict=True)
+    with pytest.raises(ArgumentError, match="the tool 'f': no decoder supports the schema"):
+        check_schemas([described])
 
 
 class Numbers(RootModel[dict[str, int]]):
