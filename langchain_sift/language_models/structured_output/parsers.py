@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeGuard
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableParallel, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_openai_function
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import RootModel
+from pydantic import BaseModel, RootModel, ValidationError
 
 from langchain_sift.checks import check_choice
 from langchain_sift.errors import ArgumentError
@@ -28,6 +28,7 @@ from langchain_sift.language_models.structured_output.answer_formats import (
     as_response_format,
     read_response_format,
 )
+from langchain_sift.language_models.structured_output.schema_parts import only_objects
 
 _METHODS = ("function_calling", "json_schema", "json_mode")
 
@@ -51,10 +52,10 @@ def structured_output(
         raise ArgumentError(f"unsupported arguments: {list(kwargs)}")
     shown = {"kwargs": {"method": method}, "schema": schema}
     if method == "function_calling":
-        if isinstance(schema, type) and issubclass(schema, RootModel):
+        if _is_root(schema) and not only_objects(schema.model_json_schema()):
             raise ArgumentError(
-                f"{schema.__name__!r} is a RootModel, and the arguments of a call have names: use "
-                'method="json_schema"'
+                f"{schema.__name__!r} is a RootModel of other values than objects, and the "
+                'arguments of a call are an object: use method="json_schema"'
             )
         bound: Runnable[LanguageModelInput, AIMessage] = model.bind_tools(
             [schema],
@@ -90,12 +91,18 @@ def _parsed(
 def _parser(schema: Any, method: str) -> Runnable[AIMessage, Any]:
     as_call = method == "function_calling"
     is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
-    if as_call and is_class:
+    if as_call and is_class and not _is_root(schema):
         return _CallOfClass(tools=[schema], first_tool_only=True)
     if as_call:
         name = convert_to_openai_function(schema)["name"]
+        if is_class:
+            return _CallOfRoot(key_name=name, first_tool_only=True, root_class=schema)
         return _Call(key_name=name, first_tool_only=True)
     return _JsonOfClass(pydantic_object=schema) if is_class else _Json()
+
+
+def _is_root(schema: Any) -> TypeGuard[type[RootModel[Any]]]:
+    return isinstance(schema, type) and issubclass(schema, RootModel)
 
 
 class _Complete:
@@ -110,6 +117,24 @@ class _Complete:
 
 class _Call(_Complete, JsonOutputKeyToolsParser):
     """Returns the arguments of the first call."""
+
+
+class _CallOfRoot(_Call):
+    """Returns the arguments of the first call as an object of a RootModel.
+
+    LangChain's parser for classes passes them by name, which fails without any.
+    """
+
+    root_class: type[BaseModel]
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        arguments = super().parse_result(result, partial=partial)
+        try:
+            return None if arguments is None else self.root_class.model_validate(arguments)
+        except ValidationError:
+            if partial:
+                return None
+            raise
 
 
 class _CallOfClass(_Complete, PydanticToolsParser):

@@ -143,7 +143,6 @@ async def test_the_arguments_of_a_call_for_an_object_reach_the_model(
             asked.invoke("Hello", filtr="given")
 
 
-@pytest.mark.slow
 def bindings_of(chat: Any) -> dict[str, Any]:
     """Return models to which a filter is bound around or within LangChain's other wrappers."""
 
@@ -214,6 +213,7 @@ def test_tools_beside_a_bound_response_format_are_an_error(chat_with: Any) -> No
     assert isinstance(chat.with_structured_output(Pet).invoke("Hello"), Pet)
 
 
+@pytest.mark.slow
 def test_tools_that_are_bound_last_replace_others_and_nothing_else(chat_with: Any) -> None:
     chat, filters = with_filters(chat_with(None))
     bound = chat.bind(filter="bound").bind_tools([stop], tool_choice="any")
@@ -620,10 +620,43 @@ class Numbers(RootModel[dict[str, int]]):
     """Numbers by name."""
 
 
+class Owned(RootModel[Pet]):
+    """A pet."""
+
+
+class Planted(RootModel[Tree]):
+    """A tree."""
+
+
+class Few(RootModel[list[int]]):
+    """Numbers."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("root", [Numbers, Owned, Planted])
+def test_a_call_gives_an_object_of_a_root_model(chat_with: Any, root: type[BaseModel]) -> None:
+    chat = chat_with(None)
+    for strict in (None, False):
+        assert isinstance(chat.with_structured_output(root, strict=strict).invoke("Hello"), root)
+    asked = chat.with_structured_output(root, include_raw=True)
+    raw = asked.invoke("Hello")
+    assert isinstance(raw["parsed"], root)
+    assert isinstance([*chat.with_structured_output(root).stream("Hello")][-1], root)
+
+
+@pytest.mark.parametrize("numbers", [{}, {"root": 5}, {"root": 5, "a": 1}])
+def test_the_arguments_of_a_root_model_may_have_any_names(
+    chat_with: Any, numbers: dict[str, int]
+) -> None:
+    call = {"name": "Numbers", "args": numbers, "id": "1"}
+    parser: Any = chat_with(None).with_structured_output(Numbers).last
+    assert parser.invoke(AIMessage("", tool_calls=[call])) == Numbers(numbers)
+
+
 @pytest.mark.parametrize(
     "schema",
     [
-        Numbers,
+        Few,
         {"title": "f", "type": "array", "items": NUMBER},
         {"title": "f", "type": "string"},
         {"title": "f", "enum": ["a", "b"]},
