@@ -7,7 +7,7 @@
 | `retrievers.py` | the collections, and a retriever for each tenant |
 | `service.py` | the model, its tenants and their limits |
 | `admitted.py` | what an admitted request has |
-| `middleware.py` | tokens, limits and disconnects |
+| `middleware.py`, `sent_response.py` | tokens, limits, disconnects; the end of a response |
 | `app.py` | the routes |
 | `requests.py` | bodies of requests |
 | `options.py` | `ttft` in a request: the options of one request |

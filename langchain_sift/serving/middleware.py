@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Collection
 from http import HTTPStatus
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,10 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from langchain_sift.errors import EngineOverloaded
 from langchain_sift.serving.error_responses import Failure, RequestRejected, failure_of
 from langchain_sift.serving.metrics import Metrics
-from langchain_sift.serving.request_ids import HEADER, log_failure, request_id_of
+from langchain_sift.serving.request_ids import log_failure, request_id_of
+from langchain_sift.serving.sent_response import SentResponse
 from langchain_sift.serving.service import Service
 from langchain_sift.serving.session_routes import ROUTE
-from langchain_sift.serving.streams import LAST_LINES
 from langchain_sift.serving.tenants import Tenant
 
 _MODEL_ROUTES = (
@@ -32,15 +30,6 @@ _MODEL_ROUTES = (
 )
 _OTHER_ROUTES = ("/v1/models", "/health", "/metrics", "/openapi.json")
 _BODY_SECONDS = 10.0
-
-_END_SECONDS = 1.0
-"""For the end of a response at a shutdown, which a client may not read."""
-_SHUTTING_DOWN = Failure(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "the server is shutting down: send the request again",
-    "shutting_down",
-    headers={"Retry-After": "1"},
-)
 
 
 class AdmissionMiddleware:
@@ -81,19 +70,21 @@ class AdmissionMiddleware:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         request_id = request_id_of(Headers(scope=scope))
         scope.setdefault("state", {})["request_id"] = request_id
-        response = _Response(send, request_id if self._adds_ids else None)
+        response = SentResponse(send, request_id if self._adds_ids else None)
         start = time.perf_counter()
         try:
             await self._handle(path, scope, receive, response)
         except Exception as error:  # noqa: BLE001 - the client gets an error response
             await self._reject(error, scope, receive, response)
         except asyncio.CancelledError:  # at a shutdown
-            await _end(scope, receive, response)
+            await response.end_at_shutdown(scope, receive)
             raise
         if response.status:
             self._metrics.count_request(_route(path), response.status, time.perf_counter() - start)
 
-    async def _handle(self, path: str, scope: Scope, receive: Receive, response: _Response) -> None:
+    async def _handle(
+        self, path: str, scope: Scope, receive: Receive, response: SentResponse
+    ) -> None:
         headers = Headers(scope=scope)
         self._check_host(headers)
         if path == "/metrics" and not self._tenants.may_read_metrics(_token(headers)):
@@ -167,7 +158,7 @@ class AdmissionMiddleware:
             raise RequestRejected(failure) from error
 
     async def _run_until_disconnect(
-        self, scope: Scope, body: bytes, receive: Receive, response: _Response
+        self, scope: Scope, body: bytes, receive: Receive, response: SentResponse
     ) -> None:
         """Run the application, and cancel it if the client disconnects."""
         disconnected = asyncio.Event()
@@ -195,7 +186,7 @@ class AdmissionMiddleware:
                 task.cancel()
 
     async def _reject(
-        self, error: Exception, scope: Scope, receive: Receive, response: _Response
+        self, error: Exception, scope: Scope, receive: Receive, response: SentResponse
     ) -> None:
         if isinstance(error, EngineOverloaded):
             self._metrics.count_rejection("overloaded")
@@ -216,44 +207,6 @@ def _route(path: str) -> str:
     if path.startswith(f"{ROUTE}/"):
         return f"{ROUTE}/ID"
     return path if path in (*_MODEL_ROUTES, *_OTHER_ROUTES, ROUTE) else "other"
-
-
-class _Response:
-    """Send a response, and record its status and its end."""
-
-    def __init__(self, send: Send, request_id: str | None) -> None:
-        self._send = send
-        self._request_id = request_id
-        self.status = 0
-        self.complete = False
-        self.before_last: Callable[[], None] = lambda: None
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            if self._request_id is not None:
-                headers: list[Any] = list(message.get("headers", []))
-                headers.append((HEADER.encode(), self._request_id.encode()))
-                message = {**message, "headers": headers}
-        elif message["type"] == "http.response.body":
-            self.complete = not message.get("more_body", False)
-            if self.complete:
-                self.before_last()
-        await self._send(message)
-
-
-async def _end(scope: Scope, receive: Receive, response: _Response) -> None:
-    """Tell the client that the server shuts down: by the status, or by a stream's last event.
-
-    A client that does not read gets neither, and does not keep the server from ending.
-    """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_END_SECONDS):
-            if not response.status:
-                await _SHUTTING_DOWN.response()(scope, receive, response)
-            elif not response.complete and (last_lines := scope["state"].get(LAST_LINES)):
-                body = last_lines(RequestRejected(_SHUTTING_DOWN))
-                await response({"type": "http.response.body", "body": body})
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

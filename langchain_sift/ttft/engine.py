@@ -104,10 +104,9 @@ class Engine:
             PromptTooLong: If the prompt fills the model's context, or leaves no room for the
                 shortest answer that follows the grammar.
             MemoryExceeded: If the request does not fit into `Limits.max_memory_gb`.
-            ArgumentError: If the config needs adapters of another shape than the engine's, one of
-                its `drift_texts` is too short for a loss, the prompt is empty, a token is not in
-                the model's vocabulary, no decoder supports the answer's grammar, or `max_tokens` is
-                too small for it.
+            ArgumentError: If the config needs adapters of another shape than the engine's, a text
+                of its `drift_texts` is too short, the prompt is empty, a token is not in the
+                vocabulary, no decoder supports the grammar, or `max_tokens` is too small for it.
         """
         config = config or self.config
         check_shape(config, self.config)

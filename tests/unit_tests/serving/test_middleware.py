@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from langchain_sift import Limits
 from langchain_sift.errors import EngineOverloaded, StoreTimeout, StoreUnavailable
 from langchain_sift.retrievers import SIFTRetriever
-from langchain_sift.serving import Tenant, Tenants, create_app, middleware
+from langchain_sift.serving import Tenant, Tenants, create_app, middleware, sent_response
 from langchain_sift.serving.tenants import digest_of
 from langchain_sift.ttft.decoding import AnswerDecoder
 from langchain_sift.ttft.training.slots import Slots
@@ -399,7 +399,7 @@ async def test_a_stream_that_a_shutdown_cuts_ends_with_an_error(
 async def test_a_client_that_does_not_read_keeps_no_server_from_ending(
     new_service, pace, monkeypatch
 ):
-    monkeypatch.setattr(middleware, "_END_SECONDS", 0.05)
+    monkeypatch.setattr(sent_response, "_END_SECONDS", 0.05)
     service = new_service(status_seconds=0.01, tenants=TENANTS)
     body = {"model": NAME, "stream": True, "prompt": "The old king"}
     client = Client(create_app(service), body)
