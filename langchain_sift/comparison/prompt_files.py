@@ -23,16 +23,20 @@ TEXTS = (".txt", ".md")
 TABLE = ".tsv"
 _ENDINGS = (*JSON_LINES, *TEXTS, *QUESTION_FILES, TABLE)
 
+_LICENCES = "mit|apache|bsd|[al]?gpl|mpl|epl|cc|cc0|isc|odc|odbl|unlicense|lesser|3rd|third"
+_SUFFIXES = r"[a-z]{2}([_-][a-z]{2,4})?|v?\d[\w.]*|data|dataset|code"  # zh-Hans is a language
 _ABOUT = re.compile(
-    r"(readme([._-][a-z]{2}([_-][a-z]{2,4})?)?|"  # a language, as in README.zh-Hans.md
-    r"(licen[cs]e|copying)([._-](mit|apache|bsd|[al]?gpl|mpl|cc|cc0|isc|odc|odbl|lesser|data|code)"
-    r"(?![a-z])[\w.-]*)?|"
+    rf"(readme([._-]({_SUFFIXES}))?|"
+    rf"(licen[cs]e|copying)([._-](({_LICENCES})(v?\d[\w.]*)?([._-][\w.-]*)?|{_SUFFIXES}))?|"
     r"notice|copyright|authors|citation|changelog|contributing|code_of_conduct)\.(txt|md)",
     re.IGNORECASE,
 )
 """Names of texts about a dataset."""
 
 _SHOWN_FILES = 3
+
+_Kind = Callable[[Sequence[SourceFile]], Sequence[SourceFile]]
+"""Takes the files of a kind, from all files of a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,9 @@ class PromptFiles:
 
         If the folder has questions as JSON lines, only these are read; else the other formats of
         questions; else the tables; else the texts. A file has questions if its first row or its
-        header names one. Texts about a dataset, such as its README and LICENSE, are no prompts.
-        If nothing else is there, a file without questions is read, whose error names what is wrong.
+        header names one. Beside questions, a file of their kind that cannot be read is an error.
+        Texts about a dataset, such as its README and LICENSE, are no prompts. If nothing else is
+        there, a file without questions is read, whose error names what is wrong.
 
         Raises:
             ArgumentError: If the path is empty.
@@ -61,7 +66,7 @@ class PromptFiles:
         if not is_folder(named_path(str(path))):
             return cls(found)
         files = [file for file in found if not _is_about(file)]
-        read = next(filter(None, ([*filter(holds, files)] for holds in _KINDS)), [])
+        read = next(filter(None, (of_kind(files) for of_kind in _KINDS)), ())
         if not read:
             raise CorpusError(
                 f"{path}: none of its files holds prompts: add files that end with one of "
@@ -118,11 +123,38 @@ def _is_table_of_questions(file: SourceFile) -> bool:
     return has_lists(lines) or has_header(next(iter(lines), "").split("\t"))
 
 
+def _with_questions(is_of_kind: Callable[[SourceFile], bool]) -> _Kind:
+    """Return the function that takes the files of a kind with questions.
+
+    If there are any, it also takes those that cannot be read: their error is not hidden.
+    """
+
+    def of_kind(files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+        """Return these files, or none."""
+        found = {file: _has_questions(file) for file in files if is_of_kind(file)}
+        has_some = any(found.values())
+        return [file for file, has in found.items() if has or (has is None and has_some)]
+
+    return of_kind
+
+
+def _has_questions(file: SourceFile) -> bool | None:
+    """Return None for a file that cannot be read."""
+    try:
+        return names_question(file)
+    except CorpusError:
+        return None
+
+
+def _all(is_of_kind: Callable[[SourceFile], bool]) -> _Kind:
+    return lambda files: [*filter(is_of_kind, files)]
+
+
 _KINDS = (
-    lambda file: _has_json_lines(file) and names_question(file),
-    lambda file: _may_hold_questions(file) and names_question(file),
-    _is_table_of_questions,
-    _is_text,
-    _has_json_lines,
-    _may_hold_questions,
+    _with_questions(_has_json_lines),
+    _with_questions(_may_hold_questions),
+    _all(_is_table_of_questions),
+    _all(_is_text),
+    _all(_has_json_lines),
+    _all(_may_hold_questions),
 )

@@ -52,6 +52,10 @@ _TRUTH = {"true": True, "false": False}
 Row = tuple[Location, Mapping[str, object]]
 
 
+class _OtherContentError(CorpusError):
+    """A file can be read, and holds no questions."""
+
+
 def rows_of(file: SourceFile) -> Iterator[Row]:
     """Yield the questions of a file that ends with one of `JSON_LINES` or `QUESTION_FILES`.
 
@@ -71,14 +75,15 @@ def names_question(file: SourceFile) -> bool:
     """Return True if the first row of a file for `rows_of` has a field for a question.
 
     Raises:
+        CorpusError: If the file cannot be read.
         MissingExtraError: As in `rows_of`.
     """
+    if file.path.name.lower().endswith(PARQUET):
+        names = _columns_of_parquet(file)
+        return has_header(names) or list_name({name: [] for name in names}) is not None
     try:
-        if file.path.name.lower().endswith(PARQUET):
-            names = _columns_of_parquet(file)
-            return has_header(names) or list_name({name: [] for name in names}) is not None
         return any(has_header([*row]) for _, row in islice(rows_of(file), 1))
-    except CorpusError:
+    except _OtherContentError:
         return False
 
 
@@ -201,7 +206,7 @@ def _entries(file: SourceFile, content: object) -> list[tuple[str, Mapping[str, 
         if content and all(isinstance(value, dict) for value in content.values()):
             return [*content.items()]
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise CorpusError(
+        raise _OtherContentError(
             f"{file.path}: not a list of objects, nor an object with one under "
             f"{', '.join(map(repr, _LISTS))}"
         )
@@ -243,7 +248,7 @@ def rows_of_csv(file: SourceFile) -> Iterator[Row]:
                 {"question": cells[0], "choices": choices, "correct": last, "group": group},
             )
         else:
-            raise CorpusError(
+            raise _OtherContentError(
                 f"{file.path}, line {line}: not a question, its choices and the letter of the "
                 'correct one; or name the columns in the first row, one of them "question"'
             )

@@ -269,6 +269,27 @@ def test_the_texts_beside_the_questions_of_a_dataset_are_no_prompts(
     assert [f"{tmp_path}: {note}" for note in notes_on(tmp_path)] == caplog.messages
 
 
+@pytest.mark.parametrize(
+    ("good", "damaged"),
+    [
+        ({"a.json": '[{"question": "?"}]'}, {"b.json": '[{"question"'}),
+        ({"train.jsonl": '{"question": "?"}\n'}, {"test.jsonl": '{"quest\n'}),
+        ({"a.csv": "question,answer\n?,x\n"}, {"b.csv": "question,answer,Answer\n?,x,y\n"}),
+        ({"q.csv": "question,answer\n?,x\n"}, {"q.parquet": "PAR1"}),
+    ],
+)
+def test_a_damaged_file_beside_questions_of_its_kind_is_an_error(
+    tmp_path: Path, good: dict[str, str], damaged: dict[str, str]
+) -> None:
+    for name, text in (good | damaged).items():
+        (tmp_path / name).write_text(text)
+    (name,) = damaged
+    with pytest.raises(CorpusError, match=name):
+        read_prompts(tmp_path)
+    (tmp_path / name).unlink()
+    assert len(read_prompts(tmp_path)) == 1
+
+
 WITHOUT_QUESTIONS = {
     "metadata.csv": "file_name,year\nt0.txt,1999\n",
     "counts.csv": "",

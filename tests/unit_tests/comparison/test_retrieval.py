@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -386,7 +387,7 @@ def test_a_value_of_another_type_is_an_error_of_ours(
 
 
 def test_a_filter_that_matches_nothing_is_named() -> None:
-    store = Chroma(embedding_function=DeterministicFakeEmbedding(size=8))
+    store = Chroma(uuid.uuid4().hex, embedding_function=DeterministicFakeEmbedding(size=8))
     store.add_texts(["bread", "river"], metadatas=[{"source": "a"}] * 2, ids=["1", "2"])
     prompts = [Prompt("1", "q", relevant=["1"])]
     with pytest.raises(ArgumentError, match=r"nothing matches \{'source': 'b'\}"):
