@@ -26,7 +26,7 @@ from langchain_sift.indexing.chroma_collections import (
 )
 from langchain_sift.indexing.embedded_texts import embed_texts, warn_of_zeros
 from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
-from langchain_sift.indexing.row_ids import content_id
+from langchain_sift.indexing.row_ids import are_equal, content_id
 from langchain_sift.indexing.row_requests import copied_vectors, present_ids, write_rows
 from langchain_sift.indexing.sentence_embeddings import SentenceTransformerEmbeddings
 from langchain_sift.stores.location import ChromaLocation
@@ -224,12 +224,10 @@ def _distinct(documents: Sequence[Document]) -> list[Document]:
         ArgumentError: If different documents have the same id.
     """
     first: dict[str, Document] = {}
-    contents: dict[str, str] = {}
     for document in documents:
-        content = content_id(document.page_content, document.metadata)
-        id_ = document.id or content
-        first.setdefault(id_, document.model_copy(update={"id": id_}))
-        if contents.setdefault(id_, content) != content:
+        id_ = document.id or content_id(document.page_content, document.metadata)
+        known = first.setdefault(id_, document.model_copy(update={"id": id_}))
+        if not are_equal(known, document):
             raise ArgumentError(
                 f"different documents have the id {id_!r}, and one of them would be lost: give "
                 "each its own id, or none"

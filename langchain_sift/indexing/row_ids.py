@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from langchain_core.documents import Document
+
 _FORM = re.compile("([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{12})")
 _EARLIER = re.compile("[0-9a-f]{32}")
 
@@ -61,6 +63,14 @@ def content_id(text: str, metadata: Mapping[str, object]) -> str:
     return f"{text_digest(text)}-{_metadata_digest(metadata)}"
 
 
+def are_equal(one: Document, other: Document) -> bool:
+    """Return True for documents with equal texts and metadata; a NaN equals another."""
+    if (one.page_content, one.metadata) == (other.page_content, other.metadata):
+        return True
+    first, second = (content_id(each.page_content, each.metadata) for each in (one, other))
+    return first == second
+
+
 def is_earlier_id(id_: str) -> bool:
     """Return True for an id of an earlier version: the digest of a text."""
     return _EARLIER.fullmatch(id_) is not None
@@ -72,8 +82,14 @@ def file_digest(origin: str, path: str) -> str:
 
 
 def _metadata_digest(metadata: Mapping[str, object]) -> str:
-    named = {str(name): value for name, value in metadata.items()}
-    return _digest(json.dumps(named, sort_keys=True, default=str))[:12]
+    return _digest(json.dumps(_with_text_keys(metadata), sort_keys=True, default=str))[:12]
+
+
+def _with_text_keys(value: object) -> object:
+    """Return a value of metadata whose keys can be sorted."""
+    if isinstance(value, Mapping):
+        return {str(key): _with_text_keys(item) for key, item in value.items()}
+    return [*map(_with_text_keys, value)] if isinstance(value, list | tuple) else value
 
 
 def _digest(text: str) -> str:

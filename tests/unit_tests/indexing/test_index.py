@@ -130,8 +130,9 @@ def test_different_documents_with_one_id_are_an_error(other: Document, tmp_path:
 
 def test_equal_documents_with_a_missing_number_are_one_row(tmp_path: Path) -> None:
     documents = [Document("x", metadata={"score": float("nan")}) for _ in range(2)]
+    documents += [Document("z", id="z", metadata={"page": page}) for page in (1, 1.0)]
     store = index_documents([*documents, Document("y")], Counting(), tmp_path)
-    assert sorted(store.get()["documents"]) == ["x", "y"]
+    assert sorted(store.get()["documents"]) == ["x", "y", "z"]
 
 
 def test_names_of_metadata_of_several_types_are_a_typed_error(tmp_path: Path) -> None:
