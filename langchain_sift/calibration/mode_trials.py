@@ -20,7 +20,7 @@ from langchain_sift.config import MODES, Mode
 from langchain_sift.selection.arguments import Array
 
 FEWEST_PROMPTS = 5
-"""Minimum number of prompts of a table."""
+"""With fewer prompts `calibrate` makes no table, and notes that a choice may be chance."""
 
 ENOUGH_PROMPTS = 40
 """With tables of 10 prompts "auto" was 0.8 to 2.0 points behind the best mode, with tables of 40 or

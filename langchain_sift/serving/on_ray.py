@@ -123,7 +123,7 @@ def build_app(args: dict[str, Any]) -> Application:
 
 
 def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
-    """Return the settings of a configuration file.
+    """Return the settings of a configuration file; null means the default.
 
     Raises:
         ArgumentError: If an argument is unknown, missing or out of range.
@@ -135,14 +135,15 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
         )
     for name in ("tenants", "adapter_cache"):
         check_string(name, args.get(name), optional=True)
-    fields = {**args, "tenants": tenants, "sessions": SessionLimits(max_sessions=0)}
+    fields = {name: value for name, value in args.items() if value is not None}
+    fields |= {"tenants": tenants, "sessions": SessionLimits(max_sessions=0)}
     try:
         for name, kind in _NESTED.items():
             if name in fields:
                 fields[name] = kind(**mapping_or_empty(name, fields[name]))
-        if fields.get("modes") is not None:
+        if "modes" in fields:
             fields["modes"] = ModeTable.from_json(mapping_or_empty("modes", fields["modes"]))
-        if fields.get("adapter_cache") is not None:
+        if "adapter_cache" in fields:
             fields["adapter_cache"] = Path(fields["adapter_cache"]).expanduser()
         return ServingSettings(**fields)
     except TypeError as error:  # an unknown argument, or a missing one

@@ -331,7 +331,7 @@ def test_a_number_that_no_store_counts_to_is_named_with_the_cure(name):
     store = fill(make_chroma(CountingEmbeddings()))
     retriever = SIFTRetriever(vectorstore=store)
     with pytest.raises(
-        ArgumentError, match=rf"{name} must be below 2\*\*31, got 1{'0' * 12}: cand"
+        ArgumentError, match=rf"{name} must be below 2\*\*31, got 1{'0' * 12}: pass"
     ):
         retriever.invoke(QUERY, **{name: 10**12})
     assert len(retriever.invoke(QUERY, k=10**6)) == len(TEXTS)

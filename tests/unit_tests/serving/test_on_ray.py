@@ -100,6 +100,14 @@ def test_invalid_arguments_are_reported_before_anything_is_loaded(args, message)
         on_ray.build_app({**ARGS, **args})
 
 
+@pytest.mark.parametrize(
+    "name", ["finetune", "limits", "training_selection", "modes", "adapter_cache", "k"]
+)
+def test_null_means_the_default(name):
+    settings = on_ray.settings_of({**ARGS, name: None}, Tenants.anybody())
+    assert settings == on_ray.settings_of(ARGS, Tenants.anybody())
+
+
 def test_a_missing_model_is_reported():
     with pytest.raises(ArgumentError, match="model"):
         on_ray.build_app({"store": "http://chroma:8000"})
