@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from langchain_chroma import Chroma
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 GUIDES = sorted(path for path in EXAMPLES.iterdir() if re.match(r"\d\d_", path.name))
@@ -51,6 +53,7 @@ def commands(text: str) -> list[list[str]]:
 
 def run_python(text: str, name: str) -> dict[str, object]:
     """Run the Python blocks one after the other and return their variables."""
+    Chroma().delete_collection()  # the default one in memory, which other tests may have filled
     names: dict[str, object] = {}
     found = blocks(text, "python")
     assert found
