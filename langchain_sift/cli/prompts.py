@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,7 @@ def prompts_of(path: Path | str, *, lines: bool = True, qrels: Path | None = Non
         lines: True if each line of a text is a prompt.
         qrels: A file with the relevant documents.
     """
-    from langchain_sift.comparison.prompt_files import notes_on
     from langchain_sift.comparison.prompts import read_prompts
 
-    for note in notes_on(path):
-        print_note(Terminal(stderr=True), note)
-    return read_prompts(path, lines=lines, qrels=qrels)
+    on_note = partial(print_note, Terminal(stderr=True))
+    return read_prompts(path, lines=lines, qrels=qrels, on_note=on_note)

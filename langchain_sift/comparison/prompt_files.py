@@ -14,7 +14,6 @@ from langchain_sift.comparison.question_files import (
     names_question,
 )
 from langchain_sift.errors import CorpusError
-from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.folders import SourceFile, files_of
 from langchain_sift.indexing.formats import JSON_LINES, read_lines
 from langchain_sift.indexing.paths import is_folder, named_path
@@ -89,17 +88,6 @@ class PromptFiles:
             f"the prompts are those of the {' and '.join(kinds)} files, without "
             f"{', '.join(self.left_out[:_SHOWN_FILES])}{others}: name a file to read it",
         )
-
-
-def notes_on(path: Path | str) -> tuple[str, ...]:
-    """Return the notes on the files of a path that are left out.
-
-    Raises:
-        ArgumentError: If the path is empty.
-        CorpusError: If there is no such file.
-    """
-    is_collection = BeirFolder.find(named_path(str(path))) is not None
-    return () if is_collection else PromptFiles.find(path).notes
 
 
 def _ends_with(endings: Sequence[str]) -> Callable[[SourceFile], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -129,14 +129,18 @@ def _with_shared_sources(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def read_prompts(
-    path: Path | str, *, lines: bool = False, qrels: Path | str | None = None
+    path: Path | str,
+    *,
+    lines: bool = False,
+    qrels: Path | str | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[Prompt]:
     """Read the prompts of a file, or of all files in a folder in the order of their names.
 
     Args:
         path: One of these files, or a folder of such files. An id that occurs in several files
             gets the name of its file before it. Texts beside the questions of a dataset are left
-            out, as `PromptFiles.find` says, with a warning.
+            out, as `PromptFiles.find` says, with a note.
 
             - `.jsonl`, `.jsonl.gz`: an object on each line. It has a "question" or a "text" (or one
               of `QUESTIONS`); answers and choices in one of the forms of `Question.of`; a "group",
@@ -155,6 +159,8 @@ def read_prompts(
         qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only
             prompts whose ids are in it are returned. Default for a folder of BEIR: its split
             "test".
+        on_note: Called with a note on the files of the folder that are left out. None means a
+            warning in the log.
 
     Raises:
         ArgumentError: If the path is empty.
@@ -165,15 +171,18 @@ def read_prompts(
     folder = BeirFolder.find(named_path(str(path)))
     if folder is not None:
         path, qrels = folder.queries, folder.split() if qrels is None else qrels
-    prompts = as_prompts(_read(path, lines=lines))
+    found = PromptFiles.find(path)
+    for note in found.notes:
+        if on_note is None:
+            logger.warning("%s: %s", path, note)
+        else:
+            on_note(note)
+    prompts = as_prompts(_read(path, found.files, lines=lines))
     return prompts if qrels is None else _with_qrels(prompts, Path(path), Path(qrels))
 
 
-def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
-    found = PromptFiles.find(path)
-    for note in found.notes:
-        logger.warning("%s: %s", path, note)
-    by_file = {file.name: _prompts_of(file, lines=lines) for file in found.files}
+def _read(path: Path | str, files: Sequence[SourceFile], *, lines: bool) -> list[Prompt]:
+    by_file = {file.name: _prompts_of(file, lines=lines) for file in files}
     if not any(by_file.values()):
         raise CorpusError(f"{path}: no prompt in it")
     # Files of one dataset often number their questions from 0 each.

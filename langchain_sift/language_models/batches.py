@@ -69,16 +69,9 @@ class SharedRoom:
             EngineOverloaded: If there is no room, and no other answer of the batch has any.
         """
         with self._changed:
-            while True:
-                try:
-                    reservation = reserve()
-                except EngineOverloaded:
-                    if not self._admitted:
-                        raise
-                    self._changed.wait()
-                else:
-                    self._admitted.add(place)
-                    return reservation
+            while (reservation := _reserved(self._admitted, place, reserve)) is None:
+                self._changed.wait()
+            return reservation
 
     def leave(self, place: object) -> None:
         """Wake the answers that wait, if this one had room."""
@@ -106,16 +99,9 @@ class AsyncSharedRoom:
         Raises:
             EngineOverloaded: If there is no room, and no other answer of the batch has any.
         """
-        while True:
-            try:
-                reservation = reserve()
-            except EngineOverloaded:
-                if not self._admitted:
-                    raise
-                await self._changed.wait()
-            else:
-                self._admitted.add(place)
-                return reservation
+        while (reservation := _reserved(self._admitted, place, reserve)) is None:
+            await self._changed.wait()
+        return reservation
 
     def leave(self, place: object) -> None:
         """Wake the answers that wait, if this one had room."""
@@ -123,6 +109,20 @@ class AsyncSharedRoom:
             self._admitted.remove(place)
             self._changed.set()
             self._changed = asyncio.Event()
+
+
+def _reserved(
+    admitted: set[object], place: object, reserve: Callable[[], Reservation]
+) -> Reservation | None:
+    """Reserve room for an answer; None means to wait until one of the admitted has ended."""
+    try:
+        reservation = reserve()
+    except EngineOverloaded:
+        if not admitted:
+            raise
+        return None
+    admitted.add(place)
+    return reservation
 
 
 @dataclass(frozen=True, slots=True, eq=False)

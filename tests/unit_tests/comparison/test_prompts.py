@@ -9,7 +9,7 @@ import pytest
 from pyarrow import Table
 from pyarrow.parquet import write_table
 
-from langchain_sift.comparison.prompt_files import PromptFiles, notes_on
+from langchain_sift.comparison.prompt_files import PromptFiles
 from langchain_sift.comparison.prompts import Prompt, as_prompts, read_prompts
 from langchain_sift.comparison.tasks import repeats_note
 from langchain_sift.errors import ArgumentError, CorpusError
@@ -266,7 +266,7 @@ def test_the_texts_beside_the_questions_of_a_dataset_are_no_prompts(
     assert [prompt.text for prompt in prompts] == [prompt.text for prompt in alone]
     assert len(caplog.messages) == min(left_out, 1)
     assert all(name in message for name in found.left_out for message in caplog.messages)
-    assert [f"{tmp_path}: {note}" for note in notes_on(tmp_path)] == caplog.messages
+    assert [f"{tmp_path}: {note}" for note in found.notes] == caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_a_file_without_questions_does_not_replace_the_texts_beside_it(
     for other, text in texts.items():
         (tmp_path / other).write_text(text)
     assert [prompt.text for prompt in read_prompts(tmp_path)] == [*texts.values()]
-    (note,) = notes_on(tmp_path)
+    (note,) = PromptFiles.find(tmp_path).notes
     assert f"those of the .txt files, without {name}: " in note
 
 
