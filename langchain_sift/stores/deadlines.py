@@ -61,12 +61,20 @@ class CallThread:
                 outcome = context.run(function), None
             except BaseException as error:  # noqa: BLE001 - raised again in the caller
                 outcome = None, error
-            self._keep_running = len(self.idle) < MAX_IDLE
-            if self._keep_running:
-                self.idle.append(self)
+            self.idle.append(self)
+            if len(self.idle) > MAX_IDLE:
+                self._keep_running = not self._withdraw()
             deliver(outcome)
 
         self._jobs.put(job)
+
+    def _withdraw(self) -> bool:
+        """Leave the idle threads; return False if another call has taken this one meanwhile."""
+        try:
+            self.idle.remove(self)
+        except ValueError:
+            return False
+        return True
 
     def _run(self) -> None:
         while self._keep_running:
