@@ -39,6 +39,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
     TargetModulesOption,
+    path_option,
 )
 from langchain_sift.cli.terminal import Terminal
 from langchain_sift.config import FineTuneConfig
@@ -56,6 +57,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     out: Annotated[
         Path,
         typer.Option(
+            parser=path_option,
             metavar="FILE",
             help="Settings file to write, for --settings of the other commands. A file of the "
             "other kind of calibration is kept, and completed.",
@@ -76,6 +78,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     queries: Annotated[
         Path | None,
         typer.Option(
+            parser=path_option,
             metavar="PATH",
             help='Queries with "relevant" ids or "answers", as `compare --prompts` takes them; for '
             "fine-tuning, questions with answers. Default: queries made of the store's own texts, "
@@ -85,6 +88,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     qrels: Annotated[
         Path | None,
         typer.Option(
+            parser=path_option,
             metavar="FILE",
             help="Retrieval: relevant documents of --queries, in the format of TREC or BEIR.",
         ),
@@ -169,6 +173,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     modes: Annotated[
         Path | None,
         typer.Option(
+            parser=path_option,
             metavar="RUN",
             help="Folder of a run of `compare` with base, rag:sift, ttft:sift and both:sift; RAG "
             "and both may have the same :context_k=N. The settings file gets the gain and the time "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langchain_sift.cli.app import names_of
-from langchain_sift.cli.options import STORE_HELP
+from langchain_sift.cli.options import STORE_HELP, path_option
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ PromptsOption = Annotated[
 QrelsOption = Annotated[
     Path | None,
     typer.Option(
+        parser=path_option,
         metavar="FILE",
         help="Relevant documents of the prompts, in the format of TREC or BEIR, for --protocol "
         'retrieval. Default: the "relevant" of each prompt, or the split test of a BEIR folder.',

@@ -40,6 +40,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
     TargetModulesOption,
+    path_option,
 )
 from langchain_sift.cli.prompts import prompts_of
 from langchain_sift.cli.terminal import Terminal
@@ -69,6 +70,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     examples: Annotated[
         Path,
         typer.Option(
+            parser=path_option,
             metavar="PATH",
             help="Questions with answers, as `compare --prompts` takes them; of several answers "
             "the first is learned. Passages in the file are not read: the model sees the "
@@ -78,7 +80,11 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     model: ModelOption,
     out: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="New folder for the adapter, in the format of PEFT."),
+        typer.Option(
+            parser=path_option,
+            metavar="DIR",
+            help="New folder for the adapter, in the format of PEFT.",
+        ),
     ],
     gguf_file: GgufFileOption = None,
     device: DeviceOption = None,
@@ -88,6 +94,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     settings: Annotated[
         Path | None,
         typer.Option(
+            parser=path_option,
             metavar="FILE",
             help="Settings file from `calibrate`, for the choice of documents. Other options take "
             "precedence.",
@@ -118,6 +125,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     chat_template: Annotated[
         Path | None,
         typer.Option(
+            parser=path_option,
             metavar="FILE",
             help="Chat template (Jinja) for a model without one, or in place of its own. The "
             "adapter keeps it. Default: the model's own.",

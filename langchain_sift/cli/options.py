@@ -12,8 +12,20 @@ from langchain_sift.config import (
     STORE_TOKEN_VARIABLE,
     FineTuneConfig,
 )
+from langchain_sift.errors import ArgumentError
 
 _DEFAULT = FineTuneConfig()
+
+
+def path_option(text: str) -> Path:
+    """Return the path that an option names: an empty one is an error of usage."""
+    from langchain_sift.indexing.paths import named_path  # noqa: PLC0415 - the help must not wait
+
+    try:
+        return named_path(text)
+    except ArgumentError as error:
+        raise typer.BadParameter(str(error)) from error
+
 
 ModelOption = Annotated[
     str,
@@ -90,7 +102,9 @@ EmbeddingsOption = Annotated[
 SettingsOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Settings file from `calibrate`. Other options take precedence."
+        parser=path_option,
+        metavar="FILE",
+        help="Settings file from `calibrate`. Other options take precedence.",
     ),
 ]
 ContextKOption = Annotated[

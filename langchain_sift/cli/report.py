@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from langchain_sift.cli.app import app, errors_in_one_line
+from langchain_sift.cli.options import path_option
 from langchain_sift.cli.terminal import Terminal
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
@@ -17,7 +18,10 @@ from langchain_sift.cli.terminal import Terminal
 @app.command("report")
 def report_command(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of a comparison, complete or not.")
+        Path,
+        typer.Argument(
+            parser=path_option, metavar="DIR", help="Folder of a comparison, complete or not."
+        ),
     ],
 ) -> None:
     """Write the report of a comparison again, from the rows in its folder."""

@@ -43,6 +43,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
     TargetModulesOption,
+    path_option,
 )
 from langchain_sift.cli.terminal import Terminal
 from langchain_sift.config import API_KEY_VARIABLE, Limits
@@ -88,6 +89,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     tenants: Annotated[
         Path | None,
         typer.Option(
+            parser=path_option,
             metavar="FILE",
             help="A .toml or .json file with the tokens of tenants and the filters of their "
             "documents. Default: no tenants.",
@@ -159,6 +161,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     adapter_cache: Annotated[
         Path | None,
         typer.Option(
+            parser=path_option,
             metavar="DIR",
             help="Folder for trained adapters, reused within a tenant. Default: no cache.",
         ),

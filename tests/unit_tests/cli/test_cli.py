@@ -6,14 +6,17 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import get_args, get_type_hints
 from unittest import mock
 
 import chromadb
 import pytest
+import typer
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from typer.testing import CliRunner, Result
 from unit_tests.indexing.sample_files import pdf
@@ -25,6 +28,18 @@ from langchain_sift.cli.app import echo_for_programs, progress_bar
 from langchain_sift.cli.terminal import Terminal
 from langchain_sift.errors import ArgumentError
 from langchain_sift.indexing.companions import is_companion
+
+
+def path_options() -> Iterator[tuple[str, str]]:
+    """Yield each command with each of its options and arguments that is a `Path`."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        hints = get_type_hints(command.callback)
+        for parameter in typer.main.get_command_from_info(
+            command, pretty_exceptions_short=True, rich_markup_mode=None
+        ).params:
+            if Path in {hints.get(parameter.name), *get_args(hints.get(parameter.name))}:
+                yield command.name, parameter.opts[0]
 
 
 @pytest.fixture
@@ -155,6 +170,15 @@ def test_a_mistake_is_one_line_and_exit_code_two(  # noqa: PLR0917 - fixtures
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("command", "option"), sorted(path_options()))
+def test_an_empty_path_is_not_the_current_folder(command: str, option: str) -> None:
+    """An unset variable of the shell is an empty path, which `Path` takes for a folder."""
+    named = (option, "") if option.startswith("-") else ("",)
+    result = CliRunner().invoke(app, [command, *named], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "a path is empty" in result.stderr
+
+
 def test_a_corpus_may_have_files_of_every_format(
     prompts: Path, tiny_model_path: Path, tmp_path: Path, texts: list[str]
 ) -> None:
