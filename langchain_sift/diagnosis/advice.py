@@ -99,7 +99,7 @@ def advice_for(
         needed = (
             f"at least {MIN_QUERIES} different texts, and {similarities.texts} were examined"
             if similarities.texts < MIN_QUERIES
-            else "embeddings that fit the store, sound vectors and texts that differ"
+            else "embeddings that fit the store, and texts that differ"
         )
         return f"{promise}: {duplicates}. Settings could not be chosen: that needs {needed}."
     gain = calibration.held_out[-1].gain

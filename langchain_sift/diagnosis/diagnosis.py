@@ -24,8 +24,8 @@ class Diagnosis:
 
     lengths: Lengths
     calibration: RetrievalCalibration | None
-    """The settings chosen without labels. None if the store has too few texts, faulty vectors, or
-    no embeddings that fit."""
+    """The settings chosen without labels. None if the store has too few texts, or no embeddings
+    that fit."""
 
     problems: tuple[str, ...]
     """Faults of the store, each with its cure."""

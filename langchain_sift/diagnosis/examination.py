@@ -15,7 +15,7 @@ from langchain_sift.diagnosis.languages import languages_of
 from langchain_sift.diagnosis.lengths import measure_lengths
 from langchain_sift.diagnosis.row_counts import RowCounter, RowCounts
 from langchain_sift.diagnosis.similarities import measure_similarities
-from langchain_sift.errors import CorpusError, EmbeddingError
+from langchain_sift.errors import CorpusError
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.embedding_calls import query_vector
 from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Search, blocking_adapter_for
@@ -122,6 +122,4 @@ def _calibrate(
             vectorstore, rows, k=k, fetch_k=200, seed=seed, on_progress=on_progress
         )
     except CorpusError:  # nearly all texts are copies of each other
-        return None
-    except EmbeddingError:  # faulty vectors, which are reported
         return None

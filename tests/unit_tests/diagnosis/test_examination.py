@@ -14,7 +14,7 @@ from unit_tests.word_embeddings import WordEmbeddings
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.diagnosis import diagnose
-from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.errors import ArgumentError, CorpusError, EmbeddingError
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +103,26 @@ def test_embeddings_that_do_not_fit_are_a_fault_and_none_are_no_obstacle(texts: 
         filled.delete_collection()
     assert (found.calibration, found.problems) == (None, ())
     assert "needs embeddings that fit the store" in found.advice
+
+
+def test_embeddings_that_fail_midway_are_an_error_and_no_fault_of_the_store(
+    texts: list[str],
+) -> None:
+    class Limited(WordEmbeddings):
+        left: int | None = None
+
+        def embed_query(self, text: str) -> list[float]:
+            if self.left is not None:
+                self.left -= 1
+                if self.left < 0:
+                    raise ConnectionError("quota exhausted")
+            return super().embed_query(text)
+
+    store = in_memory(texts)
+    store.embedding = limited = Limited(48)
+    limited.left = 1  # for the dimensions; the queries fail
+    with pytest.raises(EmbeddingError, match="ConnectionError: quota exhausted"):
+        diagnose(store, queries=30)
 
 
 def test_only_so_many_rows_are_read(texts: list[str]) -> None:
