@@ -3,6 +3,9 @@
     python examples/evidence/real_model_questions.py --data xquad.en.json --model FILE.gguf \
         --embeddings FOLDER --out RUNS --objectives text,distill
 
+    python examples/evidence/real_model_questions.py ... --questions 400 \
+        --methods base,rag:nearest,rag:sift,both:sift
+
 The questions of XQuAD, in the form of SQuAD, are drawn at random, and its paragraphs are the store.
 With the objective "answer", the store has the other questions with their answers instead.
 "base" and RAG are measured with the first objective, and random documents as a control for the
@@ -40,6 +43,8 @@ FOCUSED = "both:sift:replace"  # trains on few documents, several times
 CONTROL = ("ttft:random", "both:random")
 PAIRS = "answer"
 K, TOKENS = 5, 32
+FIRST = 200
+"""Number of questions that all methods were measured on; further ones check the main claim."""
 
 
 def line_of(row: Row, objective: str) -> dict[str, Any]:
@@ -61,6 +66,13 @@ def label(method: str, objective: str) -> str:
     """Return the objective if a method depends on it: by its training or by its store."""
     trains = method.startswith(("ttft", "both"))
     return objective if trains or (method != "base" and objective == PAIRS) else ""
+
+
+def drawn(prompts: list[Prompt], count: int) -> list[Prompt]:
+    """Return questions drawn at random; a larger number adds to the questions of a smaller one."""
+    first = random.Random(0).sample(prompts, FIRST)
+    others = [prompt for prompt in prompts if prompt not in first]
+    return [*first, *random.Random(1).sample(others, len(others))][:count]
 
 
 def pairs_of(prompts: list[Prompt]) -> list[Document]:
@@ -118,14 +130,15 @@ def main() -> None:
     parser.add_argument("--embeddings", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--objectives", default="text")
-    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--questions", type=int, default=FIRST)
+    parser.add_argument("--methods", help="default: all that belong to the objective")
     parser.add_argument("--in-a-part", type=int, default=20)
     parser.add_argument("--controls", type=int, default=0)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--steps", type=int, default=1, help="steps on each document")
     asked = parser.parse_args()
     documents, all_prompts = read(asked.data)
-    prompts = random.Random(0).sample(all_prompts, asked.questions)
+    prompts = drawn(all_prompts, asked.questions)
     embeddings = load_embeddings(asked.embeddings)
     others = [prompt for prompt in all_prompts if prompt not in prompts]
     stores = {
@@ -144,6 +157,8 @@ def main() -> None:
     for first in range(0, asked.questions, asked.in_a_part):
         for number, objective in enumerate(asked.objectives.split(",")):
             methods = methods_of(asked, objective, is_first=number == 0, start=first)
+            if asked.methods is not None:
+                methods = tuple(name for name in asked.methods.split(",") if name in methods)
             part = prompts[first : first + asked.in_a_part]
             left, names = missing(part, methods, objective)
             if not left:
