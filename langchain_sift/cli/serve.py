@@ -70,8 +70,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     embeddings: EmbeddingsOption = None,
     settings: SettingsOption = None,
     name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Name of the model for clients. Default: --model."),
+        str | None, typer.Option(metavar="NAME", help="Name for clients. Default: --model.")
     ] = None,
     host: Annotated[
         str,
@@ -273,8 +272,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             console.print(f"serving {served.model_id} at {url}", soft_wrap=True)
             typer.echo(json.dumps({"url": url, "model": served.model_id}))
 
-        opening = f"opening {served.store} and loading {served.model}"
-        console.print(opening, soft_wrap=True)
+        console.print(f"opening {served.store} and loading {served.model}", soft_wrap=True)
         report = partial(_report_memory, console)
         serve(served, host=host, port=port, on_open=report, on_ready=announce)
 
