@@ -31,14 +31,13 @@ from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines
 from langchain_sift.indexing.metadata import label_of
 from langchain_sift.indexing.paths import named_path
 from langchain_sift.questions.field_names import QUESTIONS
-from langchain_sift.questions.question import Question
+from langchain_sift.questions.question import Question, result_of
 from langchain_sift.questions.question_fields import is_blank
 from langchain_sift.report.ranking import Judgments
 from langchain_sift.ttft.texts import well_formed
 
 logger = logging.getLogger(__name__)
 
-_BEFORE_RESULT = "\n#### "
 _GROUPS = ("group", "domain", "subject", "category")
 
 
@@ -278,18 +277,13 @@ def _prompt(location: Location, fields: Mapping[str, object]) -> Prompt:
             text=well_formed(text),
             group=next(filter(None, (label_of(fields, key) for key in _GROUPS)), "all"),
             source=label_of(fields, "source") or _title(fields),
-            answers=tuple(map(_result, question.answers)),
+            answers=tuple(map(result_of, question.answers)),
             choices=question.choices,
             correct=question.correct,
             relevant=cast("Relevant", fields.get("relevant", ())),
         )
     except ArgumentError as error:
         raise CorpusError(f"{location}: {error}") from error
-
-
-def _result(answer: str) -> str:
-    """Return the result of a solution in the form of GSM8K; any other answer as it is."""
-    return answer.rpartition(_BEFORE_RESULT)[2].strip() if _BEFORE_RESULT in answer else answer
 
 
 def _title(fields: Mapping[str, object]) -> str:

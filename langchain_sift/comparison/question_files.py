@@ -205,6 +205,8 @@ def _entries(file: SourceFile, content: object) -> list[tuple[str, Mapping[str, 
             return [("", content)]
         if content and all(isinstance(value, dict) for value in content.values()):
             return [*content.items()]
+        if listed is None and has_header([*content]):  # the only line of a file
+            return [("", content)]
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise _OtherContentError(
             f"{file.path}: not a list of objects, nor an object with one under "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from langchain_sift.ttft.texts import well_formed
 _LABELS = ("label", "key", "aid")
 _TEXTS = ("text", "value", "atext")
 _TRUTH = {True: ("yes", "true"), False: ("no", "false")}
+
+_RESULT = re.compile(r"\n#### ([^\n]+)\s*\Z")
+"""The last line of a solution in GSM8K; a heading of Markdown has lines after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,12 @@ class _Choices:
             is_place: True to read the value as a label or an index before a text.
         """
         if isinstance(value, bool):
+def result_of(answer: str) -> str:
+    """Return the result of a solution in the form of GSM8K; any other answer as it is."""
+    result = _RESULT.search(answer)
+    return result[1].strip() if result else answer
+
+
             return self._of_truth(value)
         value = whole(value)
         if not isinstance(value, str | int | float):
@@ -184,9 +194,9 @@ def _answers(location: object, fields: Mapping[str, object]) -> tuple[str, Seque
             aliases = parts.get("aliases")
             value = [parts["value"], *(aliases if isinstance(aliases, list) else [])]
         else:  # SQuAD's form, and DROP's
-            value = parts.get("text", parts.get("spans"))
+            value = parts.get("text", parts.get("spans", value))
     if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-        value = [one.get("text") for one in value]
+        value = [one.get("text", one) for one in value]
     values = _scalars(location, key, [value] if _is_scalar(value) else value)
     return key, [one for one in values if str(one).strip()]
 

@@ -83,7 +83,10 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     for key in ("label", *FROM_0_OR_1):
         if key in fields and index_text(fields[key]) == "-1":  # Hugging Face's for an unknown one
             del fields[key]
-    return fields | _with_aliases(fields) | _after_passage(fields)
+    fields |= _with_aliases(fields)
+    if str(fields.get("is_impossible")) == "True":  # the answers of KLUE are then plausible ones
+        fields = {key: value for key, value in fields.items() if key not in ANSWERS}
+    return fields | _after_passage(fields)
 
 
 def whole(value: object) -> object:

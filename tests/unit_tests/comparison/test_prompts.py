@@ -73,8 +73,8 @@ def test_answers_may_have_the_form_of_squad(tmp_path: Path) -> None:
     [
         ({"question": ["a"]}, '"question" must be a string with a text, got list'),
         ({"question": " "}, '"question" is empty: give it a text'),
-        ({"answers": {"name": "x"}}, '"answers" must be a list of strings and numbers, got None'),
-        ({"answers": [{"value": "x"}]}, '"answers" must be .*, got NoneType'),
+        ({"answers": {"name": "x"}}, '"answers" must be a list of strings and numbers, got dict'),
+        ({"answers": [{"value": "x"}]}, '"answers" must be .*, got dict'),
         ({"answers": ["x", None]}, '"answers" must be .*, got NoneType'),
         ({"choices": {"text": ["a"], "label": []}}, '"choices" has 1 texts and 0 labels'),
         ({"choices": 5}, '"choices" must be .*, got int'),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pandas import DataFrame
 from pyarrow import Table
 from pyarrow.parquet import write_table
 
@@ -729,6 +730,26 @@ def test_drop_of_its_makers(tmp_path: Path) -> None:
         Prompt("q1", "When?", source="key0", answers=("1999",)),
         Prompt("q2", "How many?", source="key0", answers=("0",)),
     ]
+
+
+KLUE: dict[str, object] = {
+    "title": "T",
+    "context": "c",
+    "news_category": "n",
+    "question_type": 3,
+    "question": "누구?",
+    "answers": {"text": ["김"], "answer_start": [0]},
+}
+
+
+def test_plausible_answers_of_a_question_without_an_answer_are_none(tmp_path: Path) -> None:
+    rows = [{**KLUE, "is_impossible": is_impossible} for is_impossible in (False, True)]
+    DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    for prompts in (
+        *(read(tmp_path, *rows, name=name) for name in FILES),
+        read_prompts(tmp_path / "rows.csv"),
+    ):
+        assert [prompt.answers for prompt in prompts] == [("김",), ()]
 
 
 def test_pubmedqa_of_its_makers(tmp_path: Path) -> None:

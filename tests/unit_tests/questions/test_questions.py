@@ -138,6 +138,12 @@ def test_a_label_or_an_index_comes_before_a_text_where_it_is_asked_for(
         ({"answer": True}, ("yes", "true"), (), None),  # BoolQ
         ({"answer": 3.0}, ("3",), (), None),
         ({"answer": "48 / 2 = <<48/2=24>>24\n#### 1,024"}, ("1,024",), (), None),  # GSM8K
+        (  # headings of Markdown
+            {"answer": "Do this:\n\n#### First\nRun x.\n\n#### Then\nRun y.\n"},
+            ("Do this:\n\n#### First\nRun x.\n\n#### Then\nRun y.\n",),
+            (),
+            None,
+        ),
         ({"answer": {"value": "I", "aliases": ["me", "I"]}}, ("I", "me"), (), None),  # TriviaQA
         ({"answer": {"value": "I", "aliases": None}}, ("I",), (), None),
         ({"annotations": {"short_answers": None}}, (), (), None),
@@ -229,6 +235,8 @@ def test_exports_to_csv(tmp_path: Path, header: str, cells: str, expected: Promp
         ("q.json", '{"Domain": "Web", "Data": [ROW]}'),
         ("q.json", '{"examples": [ROW], "canary": ""}'),
         ("q.json", "ROW\nROW\n"),
+        ("q.json", "ROW\n"),
+        ("q.json", "ROW"),
         ("q.jsonl", '{"header": {}}\n{"context": "c", "qas": [ROW, ROW]}\n'),  # MRQA
         ("q.tsv", "question\tanswer\nWho?\tI\n"),
         ("q.csv", "Who?\t['I']\nWho?\t['I']\n"),  # Natural Questions of DPR
