@@ -68,11 +68,17 @@ class Prompt:
     integer; or a list of lists, with the documents of each intent of the prompt."""
 
     def __post_init__(self) -> None:
-        """Check the relevant documents.
+        """Check the fields; lists of answers and choices become tuples.
 
         Raises:
-            ArgumentError: If they have none of the three forms.
+            ArgumentError: If one has another type or form, or no choice has the correct index.
         """
+        for name in ("id", "text", "group", "source"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ArgumentError(f"{name} must be a string, got {type(value).__name__}")
+        question = Question(self.choices, self.correct, self.answers)
+        object.__setattr__(self, "choices", question.choices)
+        object.__setattr__(self, "answers", question.answers)
         parse_relevant(self.relevant)
 
     @property
@@ -94,7 +100,7 @@ def as_prompts(prompts: Iterable[Prompt | str]) -> list[Prompt]:
 
     Raises:
         ArgumentError: If they are no prompts and texts.
-        CorpusError: If there are none, or two have the same id.
+        CorpusError: If there are none, one has no text, or two have the same id.
     """
     given: tuple[Prompt | str, ...] = instances("prompts", prompts, Prompt, str)
     checked = [
@@ -103,6 +109,8 @@ def as_prompts(prompts: Iterable[Prompt | str]) -> list[Prompt]:
     ]
     if not checked:
         raise CorpusError("there is no prompt to compare on")
+    if blank := [prompt.id for prompt in checked if not prompt.text.strip()]:
+        raise CorpusError(f"the prompt {blank[0]!r} has no text: give it one, or leave it out")
     _check_ids(checked)
     return _with_shared_sources(checked)
 

@@ -6,8 +6,10 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
-from langchain_sift.errors import CorpusError
+from langchain_sift.checks import instances
+from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.questions.field_names import ANSWERS, CHOICES, CORRECT, FROM_0_OR_1
 from langchain_sift.questions.question_fields import index_text, whole
 from langchain_sift.report.words import normalized
@@ -15,10 +17,10 @@ from langchain_sift.ttft.texts import well_formed
 
 _LABELS = ("label", "key", "aid")
 _TEXTS = ("text", "value", "atext")
-_TRUTH = {True: ("yes", "true"), False: ("no", "false")}
-
 _RESULT = re.compile(r"\n#### ([^\n]+)\s*\Z")
 """The last line of a solution in GSM8K; a heading of Markdown has lines after it."""
+
+_TRUTH = {True: ("yes", "true"), False: ("no", "false")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,21 @@ class Question:
 
     answers: tuple[str, ...] = ()
     """Correct answers as texts."""
+
+    def __post_init__(self) -> None:
+        """Check the fields; lists become tuples.
+
+        Raises:
+            ArgumentError: If one has another type, or no choice has the correct index.
+        """
+        for name in ("choices", "answers"):
+            object.__setattr__(self, name, instances(name, getattr(self, name), str))
+        is_index = isinstance(self.correct, Integral) and not isinstance(self.correct, bool)
+        if self.correct is not None and not (is_index and 0 <= self.correct < len(self.choices)):
+            raise ArgumentError(
+                f"correct must be the index of one of the {len(self.choices)} choices, from 0, or "
+                f"None, got {self.correct!r}"
+            )
 
     @property
     def reference(self) -> str:
@@ -87,6 +104,12 @@ class Question:
         return cls(texts, None, answers)
 
 
+def result_of(answer: str) -> str:
+    """Return the result of a solution in the form of GSM8K; any other answer as it is."""
+    result = _RESULT.search(answer)
+    return result[1].strip() if result else answer
+
+
 @dataclass(frozen=True, slots=True)
 class _Choices:
     """The choices of a row as they are in it."""
@@ -104,12 +127,6 @@ class _Choices:
             is_place: True to read the value as a label or an index before a text.
         """
         if isinstance(value, bool):
-def result_of(answer: str) -> str:
-    """Return the result of a solution in the form of GSM8K; any other answer as it is."""
-    result = _RESULT.search(answer)
-    return result[1].strip() if result else answer
-
-
             return self._of_truth(value)
         value = whole(value)
         if not isinstance(value, str | int | float):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from pyarrow import Table
 from pyarrow.parquet import write_table
@@ -151,6 +153,40 @@ def test_ids_of_prompts_must_differ() -> None:
         as_prompts(["a", Prompt("1", "b")])
     with pytest.raises(CorpusError, match="no prompt"):
         as_prompts([])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"answers": "wet fields"}, "answers must be a sequence of str, got one str"),
+        ({"answers": (5,)}, "answers must be a sequence of str, got int at index 0"),
+        ({"choices": "ab", "correct": 0}, "choices must be a sequence of str, got one str"),
+        ({"text": None}, "text must be a string, got NoneType"),
+        ({"id": 1}, "id must be a string, got int"),
+        ({"source": None}, "source must be a string, got NoneType"),
+        *(
+            ({"choices": ("a", "b"), "correct": correct}, "index of one of the 2 choices, from 0")
+            for correct in (2, -1, "b", True, 1.0)
+        ),
+        ({"correct": 0}, "index of one of the 0 choices"),
+    ],
+)
+def test_a_prompt_of_other_types_is_rejected(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message) as raised:
+        Prompt(**{"id": "p", "text": "?", **fields})
+    assert "wet" not in str(raised.value)
+
+
+def test_a_prompt_takes_lists_and_the_index_of_a_table() -> None:
+    prompt = Prompt("p", "?", answers=["a"], choices=["a", "b"], correct=np.int64(1))  # type: ignore[arg-type]
+    assert prompt == Prompt("p", "?", answers=("a",), choices=("a", "b"), correct=1)
+    assert prompt.reference == "a"
+
+
+@pytest.mark.parametrize("blank", ["", " \n", Prompt("", "\t")])
+def test_a_prompt_has_a_text(blank: Prompt | str) -> None:
+    with pytest.raises(CorpusError, match=r"the prompt '2?' has no text"):
+        as_prompts([Prompt("a", "b"), blank])
 
 
 def test_relevant_documents_have_three_forms(tmp_path: Path) -> None:
