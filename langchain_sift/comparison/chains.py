@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from langchain_sift.comparison.invocation import invoke
 from langchain_sift.comparison.judging import GradedAnswer
 from langchain_sift.comparison.measurement import MeasurementSettings, failed_row
 from langchain_sift.comparison.prompts import Prompt
@@ -55,7 +56,7 @@ def _chain_row(measurement: ChainMeasurement, settings: MeasurementSettings) -> 
     chain, question = measurement.chain, measurement.prompt.text
     value = input_of(chain, question)  # before the time counts: LangChain describes the chain
     began = time.perf_counter()
-    answer = text_of(chain.invoke(value)).strip()
+    answer = text_of(invoke(chain, value)).strip()
     seconds = time.perf_counter() - began
     scores = settings.scores(answer, measurement.prompt)
     return replace(measurement.row, answer=answer, scores=scores, seconds_answering=seconds)

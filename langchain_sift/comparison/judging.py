@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import BaseModel, Field, ValidationError
 
+from langchain_sift.comparison.invocation import invoke
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.judge_scores import CORRECT, FAITHFUL
@@ -145,7 +146,7 @@ class Judge:
             is_empty = row.answer == "" and row.failure is None and answer.references
             return replace(row, scores={**row.scores, CORRECT: 0.0}) if is_empty else row
         try:
-            reply = within(_SECONDS, lambda: _asked(self._graders[schema], answer.messages()))
+            reply = within(_SECONDS, lambda: invoke(self._graders[schema], answer.messages()))
             if reply is None:
                 raise ValueError(f"it replied without the form {schema.__name__}")
             grade = reply if isinstance(reply, schema) else schema.model_validate(reply)
@@ -166,17 +167,6 @@ def _grader(model: Any, schema: type[BaseModel]) -> Any:
     if not callable(getattr(grader, "invoke", None)):
         raise TypeError(f"it returned a {type(grader).__name__}, which has no invoke")
     return grader
-
-
-def _asked(grader: Any, messages: Sequence[SystemMessage | HumanMessage]) -> Any:
-    """Return the reply of a judge, which may have coroutines only."""
-    try:
-        return grader.invoke(messages)
-    except (NotImplementedError, TypeError) as error:
-        # LangChain raises a TypeError that names `ainvoke`.
-        if isinstance(error, TypeError) and "ainvoke" not in str(error):
-            raise
-        return asyncio.run(grader.ainvoke(messages))
 
 
 def _wrong_form(error: ValidationError) -> str:

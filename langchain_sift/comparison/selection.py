@@ -15,6 +15,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.choice import MethodChoice
+from langchain_sift.comparison.invocation import invoke
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.settings import Retriever
 from langchain_sift.errors import ArgumentError
@@ -205,12 +206,13 @@ class Corpus:
             ArgumentError: If it does not return a list of documents.
         """
         began = time.perf_counter()
-        documents = retriever.invoke(query)
+        documents = invoke(retriever, query)
         seconds = time.perf_counter() - began
-        if not isinstance(documents, list) or not all(isinstance(d, Document) for d in documents):
-            raise ArgumentError(
-                f"a retriever must return a list of Documents, got {type(documents).__name__}"
-            )
+        is_list = isinstance(documents, list)
+        others = [d for d in (documents if is_list else [documents]) if not isinstance(d, Document)]
+        if others or not is_list:
+            found = f"{'a list with ' * is_list}{type((others or [documents])[0]).__name__}"
+            raise ArgumentError(f"a retriever must return a list of Documents, got {found}")
         documents = documents[:k]
         ids = [self.first_id(identifier(document)) for document in documents]
         return MethodChoice(

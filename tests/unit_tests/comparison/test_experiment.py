@@ -286,13 +286,14 @@ def test_a_users_retriever_is_a_selection(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     retriever = store.as_retriever(search_kwargs={"k": 9})
-    broken = RunnableLambda(lambda query: query)
+    broken = RunnableLambda(lambda query: [query])
+    coroutine = RunnableLambda(retriever.ainvoke)
     report = run(
         tiny_model,
         tiny_tokenizer,
         store,
-        ("rag:mine", "ttft:mine", "ttft:nearest", "rag:broken"),
-        retrievers={"mine": retriever, "broken": broken},
+        ("rag:mine", "ttft:mine", "ttft:nearest", "rag:broken", "rag:coroutine"),
+        retrievers={"mine": retriever, "broken": broken, "coroutine": coroutine},
         k=(3, 6),
     )
     by_key = {row.key: row for row in report.rows}
@@ -301,7 +302,9 @@ def test_a_users_retriever_is_a_selection(
         assert [d.id for d in mine.chosen] == [d.id for d in nearest.chosen]
         assert mine.bits == pytest.approx(nearest.bits, rel=1e-5)
         failed = by_key["document", "one", "rag:broken", k]
-        assert "must return a list of Documents" in str(failed.failure)
+        assert "a list of Documents, got a list with str" in str(failed.failure)
+        same, rag = (by_key["document", "one", f"rag:{n}", k] for n in ("coroutine", "mine"))
+        assert (same.failure, same.chosen, same.bits) == (None, rag.chosen, rag.bits)
 
 
 def test_a_comparison_with_other_settings_is_not_continued(
