@@ -20,7 +20,9 @@ from langchain_sift.comparison.tasks import METRICS_OF, RETRIEVAL
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.conditions import Condition, parse_condition
+from langchain_sift.report.metrics import FROM_0_TO_1
 from langchain_sift.report.rows import CHAIN, SELECTION
+from langchain_sift.report.summaries import PERCENT_OF_BASE
 from langchain_sift.retrieval.defaults import KernelOptions, kernel_settings
 from langchain_sift.selection.settings import SelectionSettings
 
@@ -143,6 +145,10 @@ class ComparisonSettings:
             if not callable(scorer):
                 raise ArgumentError(
                     f"the scorer {name!r} must be a function, got a {type(scorer).__name__}"
+                )
+            if not name.strip() or name in {*FROM_0_TO_1, PERCENT_OF_BASE}:
+                raise ArgumentError(
+                    f"{name!r} cannot name a scorer: use a word that names no metric of `compare`"
                 )
 
     def _check_protocols(self, method: Method) -> None:

@@ -545,6 +545,10 @@ def test_leaks_are_reported_or_excluded(
         ({"chains": {"api": str}}, "the chain 'api' must be a runnable .*, got a type"),
         ({"retrievers": {"mine": "x"}}, "the retriever 'mine' must be a runnable .*, got a str"),
         ({"scorers": {"mine": 1}, "protocols": ("qa",)}, "the scorer 'mine' .*, got a int"),
+        *(
+            ({"scorers": {name: len}, "protocols": ("qa",)}, f"'{name}' cannot name a scorer")
+            for name in ("", "f1", "accuracy", "judged_correct", "percent_of_base")
+        ),
     ],
 )
 def test_bad_arguments_are_rejected_before_the_work(
