@@ -80,7 +80,7 @@ class ScoredText:
             arguments: Arguments for the chat template.
 
         Raises:
-            ArgumentError: If no token is left to score, or the question is too long.
+            ArgumentError: If no token is left to score, or the question or the answer is too long.
         """
         start: list[int] = []
         if task.generates:
@@ -89,8 +89,10 @@ class ScoredText:
             start = beginning(tokenizer)
             context = plain_tokens(tokenizer, task.context)[-(window // 4) :]
         if task.generates and len(context) + answer > window // 2:
+            is_long = len(context) > window // 2
+            cause = "the question is too long" if is_long else "max_tokens is too large"
             raise ArgumentError(
-                f"the question is too long: its {len(context)} tokens and an answer of {answer} "
+                f"{cause}: the {len(context)} tokens of the question and an answer of {answer} "
                 f"take more than half of the model's context of {window}"
             )
         before = _answered(tokenizer, context) if task.generates else context
@@ -116,7 +118,7 @@ class ScoredText:
             target_bytes=len(scored.encode("utf-8", "surrogatepass")),
             choices=tuple(tuple(choice[: window // 4]) for choice in choices),
             choice_lengths=tuple(
-                _length(text, len(choice), window // 4)
+                _length(_bare(task, tokenizer, text), len(choice), window // 4)
                 for text, choice in zip(task.choices, choices, strict=True)
             ),
             closing=tuple(before[len(context) :]),
@@ -181,9 +183,13 @@ def _prompt(
 
 
 def _length(choice: str, tokens: int, most: int) -> int:
-    """Return the number of characters of a choice, without the space before it, up to its cut."""
-    length = len(choice) - 1
-    return max(1, length if tokens <= most else length * most // tokens)
+    """Return the number of characters of a choice up to its cut."""
+    return max(1, len(choice) if tokens <= most else len(choice) * most // tokens)
+
+
+def _bare(task: Task, tokenizer: PreTrainedTokenizerBase, choice: str) -> str:
+    """Return a choice as it is scored, without what separates it from the prompt."""
+    return choice.lstrip() if task.generates and tokenizer.chat_template else choice[1:]
 
 
 def _answered(tokenizer: PreTrainedTokenizerBase, prompt: list[int]) -> list[int]:

@@ -77,8 +77,9 @@ def test_a_question_has_an_answer_to_score(
     assert [target for _, target in pairs] == [scored.target, *scored.choices]
     unanswered = ScoredText.of(question_task(Prompt("p", "Who?")), tiny_tokenizer, 256)
     assert unanswered.pairs([1]) == []
-    with pytest.raises(ArgumentError, match="more than half"):
-        ScoredText.of(task, tiny_tokenizer, 32, answer=10)
+    for answer, cause in ((10, "the question is too long"), (20, "max_tokens is too large")):
+        with pytest.raises(ArgumentError, match=f"{cause}: the .* more than half"):
+            ScoredText.of(task, tiny_tokenizer, 32 if answer == 10 else 48, answer=answer)
 
 
 def test_a_choice_that_is_cut_counts_with_the_length_of_its_part(
@@ -111,6 +112,18 @@ def test_the_template_of_a_chat_model_wraps_the_question(
     assert fitted.used == (0,)
     decoded = tokenizer.decode(fitted.token_ids, skip_special_tokens=False)
     assert decoded == ("<user>Use these documents to answer.\n\nA baker.\n\nWho bakes?|<assistant>")
+
+
+def test_a_choice_counts_with_the_characters_that_are_scored(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    task = question_task(Prompt("p", "Who?", choices=("the river", "  the river", "a baker ")))
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    for template, before in ((None, " "), ("<user>{{ messages[0].content }}|<assistant>", "")):
+        tokenizer.chat_template = template
+        scored = ScoredText.of(task, tokenizer, 256)
+        texts = [str(tokenizer.decode(choice)).removeprefix(before) for choice in scored.choices]
+        assert list(scored.choice_lengths) == [len(text) for text in texts]
 
 
 # As Llama 2 and Mistral, whose templates write a space before an answer.
