@@ -29,7 +29,7 @@ from langchain_sift.comparison.settings import (
     Scorer,
     parse_ks,
 )
-from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols, repeats_note, unscored_note
+from langchain_sift.comparison.tasks import RETRIEVAL, alike_notes, parse_protocols, unscored_note
 from langchain_sift.comparison.units import engine_of, measure_with, peaks_of, run, units_of
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError, require
@@ -259,7 +259,7 @@ def run_comparison(
         notes=(
             *labels.notes,
             *unscored_note(all_prompts, settings.protocols),
-            *repeats_note(all_prompts),
+            *alike_notes(all_prompts),
             *table_notes(settings, corpus.embeddings, language_model),
         ),
     )

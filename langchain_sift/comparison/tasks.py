@@ -9,6 +9,7 @@ from types import MappingProxyType
 from langchain_sift.checks import strings
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
+from langchain_sift.report.intervals import MIN_CLUSTERS_RESAMPLED
 from langchain_sift.report.metrics import (
     ACCURACY,
     ACCURACY_BY_LENGTH,
@@ -111,23 +112,29 @@ def unscored_note(prompts: Sequence[Prompt], protocols: Sequence[str]) -> tuple[
     )
 
 
-def repeats_note(prompts: Sequence[Prompt]) -> tuple[str, ...]:
-    """Return a note on the prompts that repeat an earlier one of their source; none if all differ.
+def alike_notes(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """Return notes on prompts that count as one observation: repeats, and those of few sources.
 
     Args:
         prompts: As `as_prompts` returns them.
     """
     alike = {
-        (prompt.text.strip(), tuple(prompt.choices), prompt.source or prompt.id)
-        for prompt in prompts
+        (prompt.text.strip(), prompt.choices, prompt.source or prompt.id) for prompt in prompts
     }
-    repeats = len(prompts) - len(alike)
-    if not repeats:
-        return ()
-    return (
-        f"{repeats} of {len(prompts)} prompts repeat an earlier one: equal prompts count as one "
-        "observation.",
-    )
+    notes = []
+    if repeats := len(prompts) - len(alike):
+        notes.append(
+            f"{repeats} of {len(prompts)} prompts repeat an earlier one: equal prompts count as "
+            "one observation."
+        )
+    sources = len({source for _, _, source in alike})
+    if sources < min(len(alike), MIN_CLUSTERS_RESAMPLED):
+        notes.append(
+            f'The {len(prompts)} prompts are from {sources} source{"s" * (sources > 1)} ("source", '
+            'or the "title" of a passage), each of which counts as one observation: leave the '
+            "field out if it does not name the text that a prompt is about."
+        )
+    return tuple(notes)
 
 
 def parse_protocols(names: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,9 @@ Verdict = Literal["better", "worse", "cannot tell"]
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
-_MIN_CLUSTERS_RESAMPLED = 8
+MIN_CLUSTERS_RESAMPLED = 8
+"""Number of sources below which an interval is Student's, and few differences decide."""
+
 _MIN_CLUSTERS_EQUAL = 6  # of the same sign, by chance in 2 / 2⁶ = 3 % of all cases
 _MIN_CLUSTERS_EXTRAPOLATED = 5  # for the number of prompts that would settle a comparison
 _ROUNDING = 1e-9  # relative error of sums
@@ -93,7 +95,7 @@ def ratio_interval(
     value = _ratio(sums.sum(axis=1))
     if count < 2:
         return Interval(value, math.nan, math.nan, count)
-    if count < _MIN_CLUSTERS_RESAMPLED:
+    if count < MIN_CLUSTERS_RESAMPLED:
         half = student_quantile(count - 1) * ratio_standard_error(
             numerators, denominators, clusters
         )

@@ -13,7 +13,7 @@ from pyarrow.parquet import write_table
 
 from langchain_sift.comparison.prompt_files import PromptFiles
 from langchain_sift.comparison.prompts import Prompt, as_prompts, read_prompts
-from langchain_sift.comparison.tasks import repeats_note
+from langchain_sift.comparison.tasks import alike_notes
 from langchain_sift.errors import ArgumentError, CorpusError
 
 
@@ -261,10 +261,19 @@ def test_equal_prompts_are_one_observation() -> None:
     sources = [prompt.source or prompt.id for prompt in prompts]
     assert sources == ["1", "file", "1", "file", "d", "another", "d"]
     assert [prompt.text for prompt in prompts[:3]] == ["a", "b", " a\n"]
-    assert repeats_note(prompts) == (
+    assert alike_notes(prompts) == (
         "3 of 7 prompts repeat an earlier one: equal prompts count as one observation.",
     )
-    assert repeats_note(prompts[:2]) == ()
+    assert alike_notes(prompts[:2]) == ()
+
+
+@pytest.mark.parametrize(("sources", "told"), [(1, 1), (7, 1), (8, 0), (12, 0)])
+def test_a_note_tells_that_many_prompts_are_of_few_sources(sources: int, told: int) -> None:
+    prompts = [Prompt(str(n), f"{n}?", source=f"paper {n % sources}") for n in range(12)]
+    notes = [note for note in alike_notes(prompts) if "leave the field out" in note]
+    assert len(notes) == told
+    for note in notes:
+        assert f"The 12 prompts are from {sources} source{'s' * (sources > 1)} (" in note
 
 
 MMLU = "Which?,w,x,y,z,B\n"

@@ -52,6 +52,13 @@ def test_failures_and_leaks_are_reported():
             ["p1", "an exact copy in d"]] in tables(text)  # fmt: skip
 
 
+def test_one_is_no_plural():
+    rows = [row(BASE, "p", 200.0), *(row("rag:a", "p", 100.0, k=k) for k in (1, 2))]
+    lines = markdown(Report(rows=tuple(rows)), {}).splitlines()
+    assert lines[0] == "# Comparison of 2 methods on 1 prompt"
+    assert {"With 2 documents, 1 prompt:", "### With 1 document"} <= {*lines}
+
+
 def test_excluded_leaks_are_counted_without_a_second_verdict():
     leaks = {f"held{n}": "an exact copy in d" for n in range(5)}
     report = report_of(FLAT, leaks=leaks, settings={"leaks": "exclude"})
