@@ -3,15 +3,16 @@
     python examples/evidence/real_model_questions.py --data xquad.en.json --model FILE.gguf \
         --embeddings FOLDER --out RUNS --objectives text,distill
 
-    python examples/evidence/real_model_questions.py ... --questions 400 \
-        --methods base,rag:nearest,rag:sift,both:sift
+    python examples/evidence/real_model_questions.py ... --further \
+        --methods base,rag:sift,both:sift
 
 The questions of XQuAD, in the form of SQuAD, are drawn at random, and its paragraphs are the store.
 With the objective "answer", the store has the other questions with their answers instead.
 "base" and RAG are measured with the first objective, and random documents as a control for the
 first `--controls` questions. Parts of a few questions follow each other with all objectives, so
 that a run can be stopped at any time. It goes on from the rows in `rows_questions.jsonl`, which
-have ids and numbers and no text.
+have ids and numbers and no text. Further questions have a file of their own,
+`rows_questions_further.jsonl`: they check what was found on the first ones.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from langchain_sift.ttft import load_language_model
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
 FIRST_ROWS = Path(__file__).parent / "rows_questions_first.jsonl"
 """Rows of prompts that have the most informative document first, as the package had it before."""
+FURTHER_ROWS = Path(__file__).parent / "rows_questions_further.jsonl"
+"""Rows of questions that were drawn after those of `ROWS` were measured."""
 REPEATED = "repeated"  # RAG with the documents of "both:sift:replace", each once
 RAG = ("base", "rag:nearest", "rag:sift", "rag:sift:noise_variance=0.01", f"rag:{REPEATED}")
 LEARNING = ("ttft:sift", "both:sift")
@@ -43,8 +46,6 @@ FOCUSED = "both:sift:replace"  # trains on few documents, several times
 CONTROL = ("ttft:random", "both:random")
 PAIRS = "answer"
 K, TOKENS = 5, 32
-FIRST = 200
-"""Number of questions that all methods were measured on; further ones check the main claim."""
 
 
 def line_of(row: Row, objective: str) -> dict[str, Any]:
@@ -68,13 +69,6 @@ def label(method: str, objective: str) -> str:
     return objective if trains or (method != "base" and objective == PAIRS) else ""
 
 
-def drawn(prompts: list[Prompt], count: int) -> list[Prompt]:
-    """Return questions drawn at random; a larger number adds to the questions of a smaller one."""
-    first = random.Random(0).sample(prompts, FIRST)
-    others = [prompt for prompt in prompts if prompt not in first]
-    return [*first, *random.Random(1).sample(others, len(others))][:count]
-
-
 def pairs_of(prompts: list[Prompt]) -> list[Document]:
     """Return a document of each question with its answer."""
     return [
@@ -95,10 +89,10 @@ def read_questions(file: Path = ROWS) -> list[dict[str, Any]]:
 
 
 def missing(
-    prompts: list[Prompt], methods: tuple[str, ...], objective: str
+    file: Path, prompts: list[Prompt], methods: tuple[str, ...], objective: str
 ) -> tuple[list[Prompt], list[str]]:
     """Return the prompts that lack the row of a method, and the methods that lack one."""
-    done = {(row["prompt"], row["method"], row["objective"]) for row in read_questions()}
+    done = {(row["prompt"], row["method"], row["objective"]) for row in read_questions(file)}
     lacking = [
         (prompt, name)
         for prompt in prompts
@@ -130,7 +124,8 @@ def main() -> None:
     parser.add_argument("--embeddings", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--objectives", default="text")
-    parser.add_argument("--questions", type=int, default=FIRST)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--further", action="store_true", help="draw as many other questions")
     parser.add_argument("--methods", help="default: all that belong to the objective")
     parser.add_argument("--in-a-part", type=int, default=20)
     parser.add_argument("--controls", type=int, default=0)
@@ -138,9 +133,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="steps on each document")
     asked = parser.parse_args()
     documents, all_prompts = read(asked.data)
-    prompts = drawn(all_prompts, asked.questions)
+    prompts = random.Random(0).sample(all_prompts, asked.questions)
     embeddings = load_embeddings(asked.embeddings)
     others = [prompt for prompt in all_prompts if prompt not in prompts]
+    if asked.further:
+        prompts = random.Random(1).sample(others, asked.questions)
+    rows = FURTHER_ROWS if asked.further else ROWS
     stores = {
         name: index_documents(texts, embeddings, asked.out / name)
         for name, texts in (("store", documents), (PAIRS, pairs_of(others)))
@@ -160,7 +158,7 @@ def main() -> None:
             if asked.methods is not None:
                 methods = tuple(name for name in asked.methods.split(",") if name in methods)
             part = prompts[first : first + asked.in_a_part]
-            left, names = missing(part, methods, objective)
+            left, names = missing(rows, part, methods, objective)
             if not left:
                 continue
             began = time.monotonic()
@@ -176,7 +174,7 @@ def main() -> None:
                 finetune=replace(config, objective=objective),
                 leaks="ignore",
             )
-            with ROWS.open("a", encoding="utf-8") as file:
+            with rows.open("a", encoding="utf-8") as file:
                 for row in report.rows:
                     if row.method in names:
                         file.write(json.dumps(line_of(row, objective)) + "\n")
