@@ -136,7 +136,7 @@ def workers():
     return sum(thread.name == "langchain-sift-store" for thread in threading.enumerate())
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "in vain"
@@ -153,7 +153,7 @@ def hung():
 
 # The deadline
 
-FAR = 15.0
+FAR = 30.0
 """Seconds: far beyond each deadline here, also on a busy machine."""
 
 
@@ -169,24 +169,25 @@ def test_a_hanging_store_raises_a_timeout_at_the_deadline(hung, searching):
 async def test_a_hanging_store_takes_no_thread_from_the_event_loop(hung):
     # Its own executor has few: a hundred waiting callers must leave them to others.
     searches = [
-        arun(search(seed), Store(hung.wait), timeout=2.0, arguments={}) for seed in range(100)
+        arun(search(seed), Store(hung.wait), timeout=60.0, arguments={}) for seed in range(100)
     ]
-    waiting = asyncio.gather(*searches, return_exceptions=True)
+    waiting = asyncio.gather(*searches)
     await asyncio.sleep(0.1)
-    await asyncio.to_thread(lambda: None)
+    await asyncio.wait_for(asyncio.to_thread(lambda: None), 30.0)
     assert not waiting.done()
-    assert {type(outcome) for outcome in await waiting} == {StoreTimeout}
+    hung.set()
+    assert len(await waiting) == 100
 
 
 async def test_a_hanging_store_does_not_block_another_of_the_same_name(hung):
     hanging = Store(hung.wait)
-    searches = [arun(search(seed), hanging, timeout=5.0, arguments={}) for seed in range(100)]
-    waiting = asyncio.gather(*searches, return_exceptions=True)
+    searches = [arun(search(seed), hanging, timeout=60.0, arguments={}) for seed in range(100)]
+    waiting = asyncio.gather(*searches)
     await asyncio.sleep(0.1)
-    assert len((await arun(search(), Store(), timeout=5.0, arguments={})).documents) == 5
+    assert len((await arun(search(), Store(), timeout=30.0, arguments={})).documents) == 5
     assert not waiting.done()
     hung.set()
-    assert not any(isinstance(outcome, Exception) for outcome in await waiting)
+    assert len(await waiting) == 100
 
 
 async def test_a_stop_iteration_of_a_store_becomes_a_store_error():
@@ -432,10 +433,11 @@ def test_a_failing_call_fails_only_the_searches_that_share_it(kind):
 @pytest.mark.slow
 def test_a_thread_is_reused_after_its_hanging_call_ends(hung):
     run(search(), Store(), timeout=20, arguments={})
-    before = workers()
-    for _ in range(before + 3):
+    before, hanging = workers(), Store(hung.wait)
+    # On a busy machine, the time may be over before the store is called.
+    while len(hanging.calls) <= before:
         with pytest.raises(StoreTimeout):
-            run(search(), Store(hung.wait), timeout=0.02, arguments={})
+            run(search(), hanging, timeout=0.02, arguments={})
     assert workers() > before
     assert run(search(), Store(), timeout=20, arguments={}).documents
     hung.set()
@@ -452,7 +454,7 @@ def test_excess_threads_end_after_a_peak():
     outcomes = []
 
     def call():
-        outcomes.append(run(search(fetch_k=90), Store(all_there.wait), timeout=20, arguments={}))
+        outcomes.append(run(search(fetch_k=90), Store(all_there.wait), timeout=60, arguments={}))
 
     threads = [threading.Thread(target=call) for _ in range(callers)]
     for thread in threads:
@@ -475,7 +477,7 @@ def test_a_forked_child_can_search(hung):
     if not child:
         status = 1
         try:
-            status = int(not same(run(search(), Store(), timeout=5, arguments={}), expected))
+            status = int(not same(run(search(), Store(), timeout=30, arguments={}), expected))
         finally:
             os._exit(status)
     ended = []
@@ -545,7 +547,7 @@ async def test_a_cancelled_task_stops_its_call():
                 ended.append(True)
 
     task = asyncio.create_task(arun(search(), Slow(), timeout=60, arguments={}))
-    await asyncio.wait_for(called.wait(), timeout=10)
+    await asyncio.wait_for(called.wait(), timeout=60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
