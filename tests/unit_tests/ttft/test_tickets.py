@@ -210,7 +210,8 @@ class Crowd:
         """Count a refusal. At the last one, let the admitted requests go on."""
         with self.lock:
             self.refusals += 1
-        if self.refusals == of:
+            is_last = self.refusals == of
+        if is_last:
             self.open.set()
 
 
@@ -240,6 +241,8 @@ def crowd(
 
     def train(trainer: Trainer, trainings: Any) -> Any:
         assert crowd.open.wait(60), "a refusal waits for admitted requests"
+        # Some of the admitted requests may still be on their way to the retriever.
+        assert comes_true(lambda: len(crowd.asked) == crowd.most)
         crowd.trainings += len(trainings)
         return real_train(trainer, trainings)
 
@@ -277,15 +280,24 @@ def check(crowd: Crowd, answers: list[object]) -> None:
     assert at_rest(crowd.chat.engine)
 
 
-def at_rest(engine: Engine, *, within: float = 10.0) -> bool:
-    """Wait until no request is admitted, queued or running."""
+def comes_true(condition: Callable[[], object], *, within: float = 60.0) -> bool:
+    """Wait until a condition is true; return False if it is not in time."""
     until = time.monotonic() + within
     while time.monotonic() < until:
-        status = engine.status()
-        if not (status.admitted or status.admitted_tokens or status.waiting or status.at_work):
+        if condition():
             return True
         time.sleep(0.001)
     return False
+
+
+def at_rest(engine: Engine, *, within: float = 60.0) -> bool:
+    """Wait until no request is admitted, queued or running."""
+
+    def rests() -> bool:
+        status = engine.status()
+        return not (status.admitted or status.admitted_tokens or status.waiting or status.at_work)
+
+    return comes_true(rests, within=within)
 
 
 @pytest.mark.slow
@@ -450,16 +462,14 @@ class Scene:
         if self.failing:
             raise RuntimeError("the forward pass failed")
         self.step_begun.set()
-        self._until(lambda: not self.steps_wait)
+        comes_true(lambda: not self.steps_wait)
 
     def token(self) -> None:
         self.token_begun.set()
-        self._until(lambda: not self.tokens_wait)
+        comes_true(lambda: not self.tokens_wait)
 
-    @staticmethod
-    def _until(condition: Callable[[], bool]) -> None:
-        for _ in itertools.takewhile(lambda _: not condition(), range(30_000)):
-            time.sleep(0.001)
+    def one_waits(self) -> bool:
+        return self.chat.engine.status().waiting == 1
 
     def go_on(self) -> None:
         self.steps_wait = self.tokens_wait = False
@@ -583,8 +593,11 @@ def time_is_up_in_training(scene: Scene) -> None:
 
 def time_is_up_in_generation(scene: Scene) -> None:
     scene.tokens_wait = True
-    with pytest.raises(RequestTimeout):
-        invoke(scene, documents=DOCUMENTS[:1], timeout=2.0)
+    for timeout in (2.0, 30.0):  # a busy machine may not begin the answer so soon
+        with pytest.raises(RequestTimeout):
+            invoke(scene, documents=DOCUMENTS[:1], timeout=timeout)
+        if scene.token_begun.is_set():
+            break
     assert scene.token_begun.is_set()
     scene.go_on()
 
@@ -642,13 +655,12 @@ def its_async_stream_is_left_early(scene: Scene) -> None:
     asyncio.run(leave())
 
 
-def cancelled_task(scene: Scene, begun: threading.Event, **settings: Any) -> None:
+def cancelled_task(scene: Scene, begun: Callable[[], object], **settings: Any) -> None:
     async def start_and_cancel() -> None:
         task = asyncio.create_task(
             scene.chat.ainvoke(QUESTION, **{"documents": DOCUMENTS, **settings})
         )
-        await asyncio.to_thread(begun.wait, 30)
-        await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(comes_true, begun)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -665,7 +677,9 @@ def its_task_is_cancelled_in_retrieval(scene: Scene) -> None:
         await asyncio.sleep(30)
         return []
 
-    cancelled_task(scene, asked, documents=None, retriever=RunnableLambda(print, afunc=documents))
+    cancelled_task(
+        scene, asked.is_set, documents=None, retriever=RunnableLambda(print, afunc=documents)
+    )
 
 
 def its_task_is_cancelled_in_tokenization(scene: Scene) -> None:
@@ -678,61 +692,65 @@ def its_task_is_cancelled_in_tokenization(scene: Scene) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("langchain_sift.ttft.documents.tokenize_documents", tokenize)
-        cancelled_task(scene, tokenizing)
+        cancelled_task(scene, tokenizing.is_set)
         assert scene.chat.engine.status().admitted == 0
         go_on.set()
 
 
 def its_task_is_cancelled_in_the_queue(scene: Scene) -> None:
     with scene.another_at_work():
-        cancelled_task(scene, scene.step_begun)
+        cancelled_task(scene, scene.one_waits)
         status = scene.chat.engine.status()
         assert (status.admitted, status.waiting, status.at_work) == (1, 0, 1)
 
 
 def its_task_is_cancelled_in_training(scene: Scene) -> None:
     scene.steps_wait = True
-    cancelled_task(scene, scene.step_begun)
+    cancelled_task(scene, scene.step_begun.is_set)
     scene.go_on()
 
 
 def its_task_is_cancelled_in_generation(scene: Scene) -> None:
     scene.tokens_wait = True
-    cancelled_task(scene, scene.token_begun)
+    cancelled_task(scene, scene.token_begun.is_set)
     scene.go_on()
 
 
-def interrupted(scene: Scene, begun: threading.Event) -> None:
+def interrupted(scene: Scene, begun: Callable[[], object]) -> None:
     main = threading.main_thread().ident
     assert main is not None
 
     def interrupt() -> None:
-        begun.wait(30)
+        comes_true(begun)
         time.sleep(0.02)
         signal.pthread_kill(main, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def start_and_invoke() -> None:
+        thread.start()
         invoke(scene)
+
+    with pytest.raises(KeyboardInterrupt):
+        start_and_invoke()
     thread.join()
 
 
 def its_caller_is_interrupted_in_training(scene: Scene) -> None:
     scene.steps_wait = True
-    interrupted(scene, scene.step_begun)
+    interrupted(scene, scene.step_begun.is_set)
     scene.go_on()
 
 
 def its_caller_is_interrupted_in_the_queue(scene: Scene) -> None:
     with scene.another_at_work():
-        interrupted(scene, scene.step_begun)
+        interrupted(scene, scene.one_waits)
         assert scene.chat.engine.status().admitted == 1
 
 
 def its_caller_is_interrupted_in_generation(scene: Scene) -> None:
     scene.tokens_wait = True
-    interrupted(scene, scene.token_begun)
+    interrupted(scene, scene.token_begun.is_set)
     scene.go_on()
 
 
@@ -843,7 +861,7 @@ def test_an_interrupt_at_any_line_leaves_no_reservation(
             chat.invoke(QUESTION, documents=DOCUMENTS[:1])
         if not interrupted_at:
             break
-        assert at_rest(chat.engine, within=3), (interrupted_at, chat.engine.status())
+        assert at_rest(chat.engine, within=30), (interrupted_at, chat.engine.status())
     assert line > 100
     assert chat.invoke(QUESTION, documents=DOCUMENTS[:1]).content == expected
     chat.engine.close()
