@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -35,7 +34,7 @@ def answer(engine: Engine, texts: Sequence[str]) -> tuple[str, tuple[float, ...]
 
 def at_rest(engine: Engine) -> bool:
     """Wait until the engine is idle; return whether all slots are at rest."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         status = engine.status()
         if not (status.admitted or status.waiting or status.at_work or status.admitted_tokens):
@@ -105,6 +104,8 @@ def test_concurrent_requests_answer_as_alone(
 def test_requests_admitted_together_train_together(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    limits = Limits(gather_seconds=60.0)
+    engine = Engine(engine.language_model, engine.config, limits)
     sizes = []
     train = engine._worker._trainer.train
     monkeypatch.setattr(
@@ -122,7 +123,7 @@ def test_requests_admitted_together_train_together(
     assert sizes == [6]
     began = time.perf_counter()
     answer(engine, texts[:1])
-    assert time.perf_counter() - began < engine.limits.gather_seconds + 1.0
+    assert time.perf_counter() - began < limits.gather_seconds / 2
     assert sizes == [6, 1]
 
 
@@ -227,17 +228,17 @@ def test_an_unused_engine_is_freed_with_its_thread(
     monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 0.05)
     engine = Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), FineTuneConfig(lora_rank=2))
     answer(engine, texts[:1])
-    thread = engine._batcher._thread
-    assert isinstance(thread, threading.Thread)
-    thread.join(10)
-    assert not thread.is_alive()
+    until = time.monotonic() + 60
+    while engine._batcher._thread is not None:
+        assert time.monotonic() < until
+        time.sleep(0.001)
     answer(engine, texts[:1])
     worker = weakref.ref(engine._worker)
-    thread = engine._batcher._thread
     del engine
-    thread.join(10)
-    gc.collect()
-    assert worker() is None
+    while worker() is not None:
+        assert time.monotonic() < until + 60
+        time.sleep(0.01)
+        gc.collect()
 
 
 @pytest.mark.parametrize("texts", ["abc", [b"abc"], ["abc", None]])
