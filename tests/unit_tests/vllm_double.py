@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ class VLLMDouble:
         self.refusals: dict[str, tuple[int, bytes]] = {}  # by route
         self.delays: dict[str, float] = {}
         self.generating = threading.Event()
+        self._ended = threading.Event()  # delays are over then
         self.max_lora_rank = 16
         self.busy = 0  # calls that are being answered
         self._counting = threading.Lock()
@@ -56,9 +56,10 @@ class VLLMDouble:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join()
 
     @property
     def routes(self) -> list[str]:
@@ -81,7 +82,7 @@ class VLLMDouble:
             yield self.refusals[route]
         elif route == "load_lora_adapter":
             with self._of_one_name[body["lora_name"]]:
-                time.sleep(self.delays.get(route, 0))
+                self._ended.wait(self.delays.get(route, 0))
                 yield self._load(body["lora_name"], Path(body["lora_path"]))
         elif route == "unload_lora_adapter":
             with self._of_one_name[body["lora_name"]]:
@@ -137,7 +138,7 @@ class VLLMDouble:
         assert body["stream"] is True
         for piece in (text[: len(text) // 2], text[len(text) // 2 :]):
             yield 200, _event({"index": 0, "delta": {"role": "assistant", "content": piece}})
-            time.sleep(self.delays.get("piece", 0))
+            self._ended.wait(self.delays.get("piece", 0))
         yield 200, _event({"index": 0, "delta": {}, "finish_reason": "stop"}) + b"data: [DONE]\n\n"
 
 
