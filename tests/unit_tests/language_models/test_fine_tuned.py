@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,16 @@ def record_of(chat: ChatTestTimeFineTuned, prompt: str = QUESTION, **settings: A
     return chat.invoke(prompt, **settings).response_metadata["ttft"]
 
 
+def comes_true(condition: Callable[[], object], *, within: float = 60.0) -> bool:
+    """Wait until a condition is true; return False if it is not in time."""
+    end = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.001)
+    return True
+
+
 SINGLE_ANSWERS: dict[tuple[type[Model], str], str] = {}
 
 
@@ -166,7 +177,10 @@ def test_16_prompts_are_trained_in_few_batches_and_answered_in_order(
     assert len(set(expected)) > 4
     assert batch_sizes == [1] * len(new)
     batch_sizes.clear()
-    assert [text_of(answer) for answer in together(model, prompts)] == expected
+    # On a busy machine as well, the engine waits for the prompts that are being prepared.
+    patient = model.model_copy(update={"limits": Limits(gather_seconds=60.0)})
+    patient._engine = None
+    assert [text_of(answer) for answer in together(patient, prompts)] == expected
     assert sum(batch_sizes) == 16
     assert len(batch_sizes) <= 6
     assert max(batch_sizes) >= 4
@@ -268,11 +282,7 @@ def test_without_return_exceptions_a_failure_cancels_the_others(
     settings = {"retriever": RunnableLambda(documents), "config": {"callbacks": [Handler()]}}
     with pytest.raises(LookupError):
         together(chat, ["The river", "A baker", "Every comet"], **settings)
-    for _ in range(5000):
-        if chat.engine.status().admitted == 0:
-            break
-        threading.Event().wait(0.001)
-    assert chat.engine.status().admitted == 0
+    assert comes_true(lambda: chat.engine.status().admitted == 0)
     assert 0 < steps < 3000
 
 
@@ -292,9 +302,13 @@ def test_concurrency_is_limited_by_the_configuration_or_the_engine(
     )
     most_inside = 0
 
-    def documents(query: str) -> list[Document]:
+    def look() -> bool:
         nonlocal most_inside
         most_inside = max(most_inside, limited.engine.status().admitted)
+        return most_inside > 1
+
+    def documents(query: str) -> list[Document]:
+        assert look() or most == 1 or comes_true(look), "no two are prepared at once"
         return [Document(query)]
 
     settings: dict[str, Any] = {"retriever": RunnableLambda(documents)}
@@ -303,8 +317,6 @@ def test_concurrency_is_limited_by_the_configuration_or_the_engine(
     answers = together(limited, ["The river carries"] * 12, **settings)
     assert len({text_of(answer) for answer in answers}) == 1
     assert 1 <= most_inside <= most
-    if most > 1:
-        assert most_inside > 1
 
 
 def batch_as_completed(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
@@ -950,12 +962,8 @@ def test_a_configurable_model_uses_one_engine(
     assert not made
 
 
-def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
-    """Return True if the engine is freed within so many seconds."""
-    end = time.monotonic() + seconds
-    while engine() is not None and time.monotonic() < end:
-        gc.collect()
-        threading.Event().wait(0.01)
+def is_freed(engine: Callable[[], object]) -> bool:
+    gc.collect()
     return engine() is None
 
 
@@ -976,11 +984,11 @@ def test_a_configurable_model_is_loaded_once_and_freed_with_its_last_user(
     for temperature in (0.5, 1.0, 1.5):
         configurable.invoke(QUESTION, {"configurable": {"temperature": temperature}})
         engine = weakref.ref(*named._kept_engine)
-        assert not freed_within(0.1, engine)
+        assert not comes_true(partial(is_freed, engine), within=0.1)
     assert len(weight_loads) == before + 1
     assert dumpd(named) == dumpd(model_class(model=str(own), dtype="float32", max_tokens=2))
     del named, configurable
-    assert freed_within(30.0, engine)
+    assert comes_true(partial(is_freed, engine))
 
 
 @pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])

@@ -84,7 +84,7 @@ def test_asyncio_run_ends_after_the_deadline(
 async def test_its_result_and_its_run_are_those_of_the_retriever(number: int) -> None:
     retriever = retrievers(lambda _: None)[number]
     expected = [event async for event in retriever.astream_events("rice", version="v2")]
-    found = abandonable(retriever, 5.0)
+    found = abandonable(retriever, SECONDS)
     assert await found.ainvoke("rice") == [Document("rice")]
     assert found.invoke("rice") == [Document("rice")]
     if isinstance(retriever, BaseRetriever):
