@@ -892,7 +892,7 @@ class MeetingEmbeddings(WordEmbeddings):
 
     def __init__(self, together):
         super().__init__()
-        self._meeting = threading.Barrier(together, timeout=20)
+        self._meeting = threading.Barrier(together, timeout=60)
         self._async_meeting = asyncio.Barrier(together)
         self._lock = threading.Lock()
         self._now = self.most = 0
@@ -911,7 +911,7 @@ class MeetingEmbeddings(WordEmbeddings):
 
     async def aembed_query(self, text):
         self._count(+1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self._async_meeting.wait()
         await asyncio.sleep(0.01)
         self._count(-1)
@@ -979,7 +979,7 @@ async def test_the_event_loop_runs_while_a_store_is_slow(texts, how):
 
     def slow(document):
         del document
-        if not turned.wait(5):
+        if not turned.wait(20):
             raise TimeoutError("the event loop stands still")
         return True
 

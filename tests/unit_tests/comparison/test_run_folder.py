@@ -132,10 +132,11 @@ def wait(child):
 wait(start(sys.argv[2]))
 rng = random.Random(0)
 rows = Path(sys.argv[3]) / "results.jsonl"
+killed = 0
 for attempt in range(6):
     child = start(sys.argv[3])
     size = rows.stat().st_size if rows.exists() else 0
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     # Before the first row, or some units later.
     more = rng.random() < 0.8
     while more and time.monotonic() < deadline:
@@ -144,7 +145,10 @@ for attempt in range(6):
         time.sleep(0.001)
     time.sleep(0.1 * rng.random())
     os.kill(child, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, attempt
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended in (0, -signal.SIGKILL), attempt
+    killed += ended != 0
+assert killed  # a busy machine may kill a run only after its end
 wait(start(sys.argv[3]))
 """
 
@@ -164,7 +168,7 @@ def test_a_run_that_is_killed_six_times_has_the_rows_of_one_that_is_not(
     """SIGKILL comes at random moments."""
     folders = [str(tiny_model_path), *(str(tmp_path / name) for name in ("whole", "killed"))]
     subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED_AND_NOT, *folders], check=True, timeout=240
+        [sys.executable, "-W", "ignore", "-c", KILLED_AND_NOT, *folders], check=True, timeout=500
     )
     expected = table(tmp_path / "whole")
     assert len(expected) == 12 * (1 + 5 * 2)

@@ -36,7 +36,7 @@ def elsewhere():
             from langchain_sift.stores.locking import locked
             with locked({str(folder)!r}, exclusive={alone}):
                 print("held", flush=True)
-                time.sleep(60)
+                time.sleep(600)
         """
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True
@@ -48,7 +48,7 @@ def elsewhere():
     yield hold
     for process in processes:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 
@@ -63,8 +63,8 @@ def test_an_exclusive_lock_excludes_all_others(folder, elsewhere):
             pass
         assert str(folder) in str(raised.value)
     other.kill()
-    other.wait(10)
-    deadline = time.monotonic() + 10
+    other.wait(60)
+    deadline = time.monotonic() + 60
     while True:  # a lock dies with its process, though not within the same instant
         try:
             with locked(folder, exclusive=True):

@@ -179,7 +179,7 @@ def test_the_error_of_a_refusal_does_not_contain_the_response(embeddings, failur
         mock.patch.object(store.client, "query_batch_points", side_effect=failure),
         pytest.raises(error, match=f"Qdrant collection 'facts': .*{message}") as caught,
     ):
-        SIFTRetriever(vectorstore=store, timeout=2).invoke(QUERY)
+        SIFTRetriever(vectorstore=store, timeout=30).invoke(QUERY)
     assert type(caught.value) is error
     assert "document" not in str(caught.value)
 
