@@ -6,6 +6,7 @@ import http.client
 import json
 import math
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,10 +29,15 @@ HOST = "127.0.0.1"
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing listens on.
+
+    It is none of those that systems lend to connections, one of which could take it meanwhile.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 class Server:
@@ -50,10 +57,10 @@ class Server:
             self._process = subprocess.Popen(
                 [command, "run", *location], stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not self._alive():
             assert self._process.poll() is None, "the server exited"
-            assert time.monotonic() < deadline, "the server did not start in 60 s"
+            assert time.monotonic() < deadline, "the server did not start in 120 s"
             time.sleep(0.05)
 
     def _alive(self) -> bool:
