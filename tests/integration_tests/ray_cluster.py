@@ -63,7 +63,7 @@ def environment(folder: str) -> dict[str, str]:
 
 def end_all(folder: str) -> list[str]:
     """Wait for all processes of a folder to end; kill and return those that do not."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while (left := _processes(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in left:

@@ -19,12 +19,14 @@ from integration_tests.ray_slow import Journal
 OK, REJECTED = 200, 503
 STEP = 0.1
 REQUESTS = 100
+LONG = 40
+"""Number of documents of a request that is still being trained when something happens to it."""
 
 
 async def disconnect(url: str, journal: Journal) -> dict[str, Any]:
     """Disconnect during the training of a request; count the steps after that."""
     async with on.client() as http:
-        task = asyncio.create_task(on.ask(http, url, 1, "left"))
+        task = asyncio.create_task(on.ask(http, url, 1, "left", LONG))
         while not any(event == "step" for _, _, event, _ in journal.read()):
             await asyncio.sleep(0.005)
         task.cancel()
@@ -57,7 +59,7 @@ async def flood(url: str, count: int) -> dict[str, Any]:
 async def kill_a_replica(url: str, journal: Journal) -> dict[str, Any]:
     """Kill a replica while each of the two has a request."""
     async with on.client() as http:
-        tasks = [asyncio.create_task(on.ask(http, url, n, f"kill-{n}")) for n in range(2)]
+        tasks = [asyncio.create_task(on.ask(http, url, n, f"kill-{n}", LONG)) for n in range(2)]
         while len(started := processes(journal, "begin", "kill-")) < 2:
             await asyncio.sleep(0.01)
         await asyncio.sleep(STEP)

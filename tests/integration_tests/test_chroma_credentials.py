@@ -151,7 +151,7 @@ def test_serving_retrieves_with_coroutines(proxy, url, options, corpus, tiny_mod
     async def retrieve():
         retriever = make_retriever(settings, settings.tenants.members[0], store)
         try:
-            await store.aheartbeat(timeout=5)
+            await store.aheartbeat(timeout=60)
             return await retriever.ainvoke(texts[3])
         finally:
             await store.aclose()

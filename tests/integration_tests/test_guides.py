@@ -22,7 +22,7 @@ def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline:
         assert server.poll() is None, "the server ended"
         try:
-            if httpx.get(f"{url}/health", timeout=5).is_success:
+            if httpx.get(f"{url}/health", timeout=60).is_success:
                 return
         except httpx.TransportError:
             pass

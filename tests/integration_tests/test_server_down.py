@@ -20,7 +20,7 @@ from langchain_sift.stores import AsyncChroma
 from langchain_sift.stores.deadlines import CallThread
 
 CALLERS = 20
-RECOVERY = 5.0
+RECOVERY = 30.0
 """Seconds after the first good heartbeat."""
 PATIENCE = 60.0
 """Seconds, far beyond any wait on a busy machine."""
@@ -157,7 +157,7 @@ async def both(hanging, name, fill, aconnect):
     """Return retrievers for threads and for coroutines."""
     store = AsyncChroma(await aconnect(hanging.port), name, RandomEmbeddings())
     stores: list[Any] = [fill(hanging.port, name), store]
-    yield [SIFTRetriever(vectorstore=store, k=5, timeout=10) for store in stores]
+    yield [SIFTRetriever(vectorstore=store, k=5, timeout=60) for store in stores]
     hanging.resume()
     await store.aclose()
 
@@ -180,20 +180,20 @@ async def test_a_hanging_server_is_a_timeout_and_serves_when_it_continues(hangin
         outcome = ask(both[which], **settings)
         return await outcome if asyncio.iscoroutine(outcome) else outcome
 
-    async def late() -> float:
+    async def late(timeout: float) -> float:
         started = time.monotonic()
         with pytest.raises(StoreTimeout) as raised:
-            await retrieve(timeout=2)
+            await retrieve(timeout=timeout)
         assert CANARY not in str(raised.value)
-        return time.monotonic() - started - 2.0
+        return time.monotonic() - started - timeout
 
     expected = await retrieve()
     hanging.hang()
-    for _ in range(3):  # a busy machine may be late once; a fault is so each time
-        if abs(await late()) < 0.5:
+    for timeout in (2, 6, 18):  # a busy machine adds some seconds, whichever the timeout is
+        if abs(await late(timeout)) < timeout / 3:
             break
     else:
-        pytest.fail("the error came more than half a second from the deadline, each time")
+        pytest.fail("the error came far from the deadline, each time")
     hanging.resume()
     assert await retrieve() == expected
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -203,26 +203,28 @@ def workers() -> int:
     return sum(thread.name == "langchain-sift-store" for thread in threading.enumerate())
 
 
+async def until_all_are_idle() -> None:
+    deadline = time.monotonic() + PATIENCE
+    while len(CallThread.idle) < workers():
+        assert time.monotonic() < deadline, "a thread waits for a server that hangs"
+        await asyncio.sleep(0.02)
+
+
 async def test_threads_do_not_accumulate_for_a_hanging_server(hanging, both):
     retriever = both[0]
     expected = retriever.invoke(QUERIES[0])
+    await until_all_are_idle()
+    most = workers()
     hanging.hang()
-    before = workers()
     for _ in range(6):
         with pytest.raises(StoreTimeout):
             retriever.invoke(QUERIES[0], timeout=0.2)
-    assert workers() <= before + 6
-    most = workers()
-    for _ in range(6):
+        await until_all_are_idle()
         outcomes = retriever.batch(QUERIES, timeout=0.2, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
-    assert workers() <= most + 1
+        await until_all_are_idle()
+    assert workers() == most
     hanging.resume()
-    deadline = time.monotonic() + 5
-    while len(CallThread.idle) < workers():
-        assert time.monotonic() < deadline, "some still wait"
-        await asyncio.sleep(0.02)
-    most = workers()
     for _ in range(10):
         assert retriever.invoke(QUERIES[0]) == expected
     assert workers() == most
@@ -241,11 +243,8 @@ async def test_a_lookup_on_a_hanging_server_is_a_timeout(hanging, name, connect,
             started = time.monotonic()
             with pytest.raises(StoreTimeout):
                 await SIFTRetriever(vectorstore=store).ainvoke(QUERIES[0], timeout=0.5)
-            assert time.monotonic() - started < 15
-        deadline = time.monotonic() + 5
-        while len(CallThread.idle) < workers():
-            assert time.monotonic() < deadline, "a thread waits for a server that hangs"
-            await asyncio.sleep(0.02)
+            assert time.monotonic() - started < 25  # the default is 30 s
+        await until_all_are_idle()
     finally:
         hanging.resume()
     for store in (by_threads, by_coroutines):
@@ -258,6 +257,6 @@ async def test_the_error_is_a_python_timeout_error(hanging, both):
     with pytest.raises(TimeoutError) as raised:
         both[0].invoke(QUERIES[0], timeout=0.2)
     assert isinstance(raised.value, SIFTError)
-    patient = both[0].bind(timeout=0.2).with_fallbacks([both[0].bind(timeout=10)])
+    patient = both[0].bind(timeout=0.2).with_fallbacks([both[0].bind(timeout=60)])
     threading.Timer(0.5, hanging.resume).start()
     assert len(patient.invoke(QUERIES[0])) == 5

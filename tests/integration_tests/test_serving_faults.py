@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def test_requests_get_503_while_the_store_hangs(filled_server, tiny_model_path, 
     monkeypatch.setattr(
         retrievers,
         "SIFTRetriever",
-        lambda **settings: SIFTRetriever(**settings, timeout=0.5),
+        lambda **settings: SIFTRetriever(**settings, timeout=8),
     )
     with (
         run_endpoint(make_settings(tiny_model_path, store)) as endpoint,
@@ -403,12 +403,17 @@ def test_requests_are_answered_before_the_server_stops(folder, serve):
     process = serve(folder)
     url = process.url()
     assert httpx.post(url + TEXT, json=body(), timeout=SECONDS).status_code == 200
+    long = body(max_tokens=100, ttft={"k": 40, "steps_per_document": 4})
     with ThreadPoolExecutor(1) as pool:
-        request = pool.submit(
-            httpx.post, url + TEXT, json=body(max_tokens=100, ttft={"k": 40}), timeout=SECONDS
-        )
+
+        def ask() -> Future[httpx.Response]:
+            return pool.submit(httpx.post, url + TEXT, json=long, timeout=SECONDS)
+
+        request = ask()
         with httpx.Client(base_url=url, timeout=SECONDS) as client:
-            wait_until(lambda: client.get("/health").json()["engine"] == "busy")
+            while client.get("/health").json()["engine"] != "busy":
+                if request.done():  # before this thread looked
+                    request = ask()
         process.process.send_signal(signal.SIGTERM)
         assert request.result().status_code == 200
     _, errors = process.process.communicate(timeout=SECONDS)
