@@ -9,6 +9,7 @@ import resource
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -180,37 +181,40 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             AdapterCache(folder, tenant="acme")
 
 
-def deny_writing(folder: Path) -> None:
+@contextmanager
+def no_folder(folder: Path) -> Iterator[None]:
     folder.rmdir()
     folder.write_text("a file, where nothing can be stored")
-
-
-def fill_the_disk(_: Path) -> None:
-    """Let each file have no more bytes than the small files of an adapter."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-
-
-@pytest.fixture
-def _disk() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.usefixtures("_disk")
-@pytest.mark.parametrize("fail", [deny_writing, fill_the_disk])
+@contextmanager
+def full_disk(_: Path) -> Iterator[None]:
+    """Let each file have no more bytes than the small files of an adapter.
+
+    The limit holds for all files of the process, such as one to which pytest prints its results.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("fail", [no_folder, full_disk])
 def test_a_cache_that_cannot_be_written_costs_no_answer(
     chat: ChatTestTimeFineTuned,
     texts: list[str],
     tmp_path: Path,
-    fail: Callable[[Path], None],
+    fail: Callable[[Path], AbstractContextManager[None]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     documents, folder = [Document(texts[0])], tmp_path / "adapters"
     plain = chat.model_copy(update={"adapter_cache": None})
     expected = plain.invoke("The river", documents=documents).content
-    fail(folder)
-    answers = [chat.invoke("The river", documents=documents) for _ in range(2)]
+    with fail(folder):
+        answers = [chat.invoke("The river", documents=documents) for _ in range(2)]
     assert [answer.content for answer in answers] == [expected] * 2
     assert not any(answer.response_metadata["ttft"]["cached"] for answer in answers)
     (error,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
