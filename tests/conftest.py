@@ -36,7 +36,13 @@ VERBS = ["carries", "measures", "forgets", "repairs", "follows", "paints", "sell
 OBJECTS = ["warm bread", "a broken clock", "seven maps", "cold iron", "the harbour", "small seeds"]
 PLACES = ["in winter", "near the border", "after school", "under the bridge", "at sea", "by night"]
 
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    # A busy machine needs seconds to draw what an idle one draws at once.
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("repeatable")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.messages.tool import tool_call_chunk
@@ -162,7 +162,7 @@ before = st.sampled_from(["", "I look.\n", "Two words,\n\nthen:\n", "\n\n", "In 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @given(calls=calls_of_tools, lead=before)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 def test_calls_in_each_format_are_parsed(name: str, calls: Calls, lead: str) -> None:
     expected = calls[:1] if name == "gemma, printed" else calls
     if name.startswith("gemma") and name != "gemma, json":
@@ -200,7 +200,7 @@ def test_qwen_coder_writes_values_without_quotes(opened: bool, calls: Calls) -> 
 @example("```tool_code\nsearch('\\d', \x00)\n```")
 @example("[search(query='\\d+\\400')]")
 @example('[search(query=f"{exit()}")]')
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 def test_no_answer_is_an_error_and_one_without_calls_is_unchanged(text: str) -> None:
     content, calls, invalid = READER.read(text)
     assert calls or invalid or content == text
@@ -216,14 +216,14 @@ def holds(text: str, reader: ToolCallReader = READER) -> None:
 
 @pytest.mark.slow
 @given(text=anything)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 def test_no_markup_is_ever_sent_out(text: str) -> None:
     holds(text)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(calls=calls_of_tools, lead=before, after=anything)
-@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20)
 def test_no_content_is_certain_after_the_beginning_of_a_call(
     name: str, calls: Calls, lead: str, after: str
 ) -> None:
