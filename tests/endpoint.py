@@ -58,6 +58,7 @@ def make_settings(model: Path, store: Path | str, **settings: Any) -> ServingSet
     small = {"k": 3, "fetch_k": 20, "finetune": FINETUNE, "max_tokens": 8, "name": NAME}
     small["mode"] = "ttft"
     small["dtype"] = "float32"
+    small["status_seconds"] = 60  # on a busy machine as well, an error comes before the headers
     limits = Limits(max_batch_size=4, max_requests=16)
     return ServingSettings(
         **{"model": str(model), "store": str(store), "limits": limits, **small, **settings}

@@ -56,7 +56,6 @@ def endpoint(model_folder, texts, tmp_path_factory) -> Iterator[Endpoint]:
         mode="base",
         max_tokens=100,
         tenants=Tenants.of_one_key(KEY),
-        status_seconds=60,  # on a busy machine as well, an error comes before the headers
     )
     with run_endpoint(settings) as endpoint:
         yield endpoint

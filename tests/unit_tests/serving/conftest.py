@@ -42,8 +42,6 @@ def new_service(
     with ExitStack() as stack:
 
         def open_copy(**settings: Any) -> Service:
-            # On a busy machine as well, an error comes before the headers.
-            settings = {"status_seconds": 60, **settings}
             folder = tmp_path_factory.mktemp("served") / "store"
             shutil.copytree(filled_folder, folder)
             return stack.enter_context(
