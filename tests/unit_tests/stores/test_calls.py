@@ -173,9 +173,11 @@ async def test_a_hanging_store_takes_no_thread_from_the_event_loop(hung):
     ]
     waiting = asyncio.gather(*searches)
     await asyncio.sleep(0.1)
-    await asyncio.wait_for(asyncio.to_thread(lambda: None), 30.0)
-    assert not waiting.done()
-    hung.set()
+    try:
+        await asyncio.wait_for(asyncio.to_thread(lambda: None), 30.0)
+        assert not waiting.done()
+    finally:
+        hung.set()
     assert len(await waiting) == 100
 
 
@@ -184,9 +186,11 @@ async def test_a_hanging_store_does_not_block_another_of_the_same_name(hung):
     searches = [arun(search(seed), hanging, timeout=60.0, arguments={}) for seed in range(100)]
     waiting = asyncio.gather(*searches)
     await asyncio.sleep(0.1)
-    assert len((await arun(search(), Store(), timeout=30.0, arguments={})).documents) == 5
-    assert not waiting.done()
-    hung.set()
+    try:
+        assert len((await arun(search(), Store(), timeout=30.0, arguments={})).documents) == 5
+        assert not waiting.done()
+    finally:
+        hung.set()
     assert len(await waiting) == 100
 
 
