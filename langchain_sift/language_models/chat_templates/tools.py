@@ -71,9 +71,10 @@ def convert_tools(
         raise ArgumentError(
             f"{foreign[0]!r} is a tool of another provider's: a local model calls functions"
         )
-    if strict is not None:
-        for tool in converted:
-            tool["function"] = {**tool["function"], "strict": strict}
+    if strict is not None:  # LangChain returns the caller's own dicts, which must not change
+        converted = [
+            {**tool, "function": {**tool["function"], "strict": strict}} for tool in converted
+        ]
     return cast("list[Tool]", converted)
 
 

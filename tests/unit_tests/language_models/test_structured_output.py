@@ -520,6 +520,15 @@ RECURSIVE = {
 }
 
 
+def test_the_tools_of_the_caller_do_not_change() -> None:
+    tools = [convert_to_openai_tool(search)]
+    before = copy.deepcopy(tools)
+    for strict in (True, False):
+        (converted,) = convert_tools(tools, strict=strict)
+        assert converted["function"] == {**before[0]["function"], "strict": strict}
+    assert tools == before
+
+
 @pytest.mark.parametrize("name", RECURSIVE)
 def test_a_schema_that_contains_itself_is_enforced_at_every_depth(
     tiny_tokenizer: PreTrainedTokenizerFast, name: str
