@@ -55,8 +55,8 @@ class TestStandardIntegration(Standard, EmbeddingsIntegrationTests):
 def by_transformers(model, tokenizer, text, max_length=256):
     """Return the mean of the last hidden states of one text alone."""
     encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=max_length)
-    with torch.no_grad():
-        states = model(**encoded, output_hidden_states=True).hidden_states[-1]
+    with torch.no_grad():  # without output_hidden_states, after which no model can be pickled
+        states = model.base_model(**encoded).last_hidden_state
     return states[0].double().mean(dim=0).numpy()
 
 
