@@ -190,6 +190,50 @@ def questions_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def further_results(
+    first: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Compare both together with RAG, on the first questions, on further ones and on all."""
+    found = []
+    for questions, rows in (("first", first), ("further", further), ("all", [*first, *further])):
+        rag, both = (
+            {row["prompt"]: row for row in rows if (row["method"], row["objective"]) == way}
+            for way in (("rag:sift", ""), ("both:sift", "text"))
+        )
+        shared = rag.keys() & both.keys()
+        found.append(
+            {
+                "which": questions,
+                "questions": len(shared),
+                "scores": {
+                    score: [
+                        _percent(rag, shared, score),
+                        _percent(both, shared, score),
+                        *_difference(both, rag, score),
+                    ]
+                    for score in ("contains", "f1")
+                },
+            }
+        )
+    return found
+
+
+def further_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for the first questions, for further ones and for all."""
+    lines = [
+        "| questions | number | contains, %: RAG, SIFT | both, SIFT | both less RAG "
+        "| F1, %: RAG, SIFT | both, SIFT | both less RAG |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for each in results:
+        cells = [
+            f"{rag:.1f} | {both:.1f} | {_cell(difference)}"
+            for rag, both, *difference in each["scores"].values()
+        ]
+        lines.append(f"| {each['which']} | {each['questions']} | {' | '.join(cells)} |")
+    return lines
+
+
 def demo_results() -> list[dict[str, Any]]:
     """Return the scores of the demo's questions with each objective, from the committed runs."""
     found = []

@@ -24,6 +24,8 @@ from question_tables import (
     demo_table,
     epochs_results,
     epochs_table,
+    further_results,
+    further_table,
     learned_results,
     learned_table,
     order_of_questions,
@@ -31,7 +33,7 @@ from question_tables import (
     question_results,
     questions_table,
 )
-from real_model_questions import FIRST_ROWS, read_questions
+from real_model_questions import FIRST_ROWS, FURTHER_ROWS, read_questions
 from real_model_results import (
     FILES,
     FINE_TUNED,
@@ -268,6 +270,7 @@ TABLES_OF_ALL: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] 
     "largest gains": largest_gains_table,
     "sizes": sizes_table,
     "questions": questions_table,
+    "further questions": further_table,
     "questions, most informative first": questions_table,
     "learned": learned_table,
     "epochs": epochs_table,
@@ -344,6 +347,7 @@ def main() -> None:
         "order questions": order_of_questions(read_questions(), read_questions(FIRST_ROWS)),
         "sizes": size_results(),
         "questions": question_results(read_questions()),
+        "further questions": further_results(read_questions(), read_questions(FURTHER_ROWS)),
         "questions, most informative first": question_results(read_questions(FIRST_ROWS)),
         "learned": learned_results(read_questions(LEARNED_ROWS)),
         "epochs": epochs_of_examples(),

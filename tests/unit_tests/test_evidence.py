@@ -112,6 +112,9 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
     assert committed["noise"] == json.loads(json.dumps(page.noise_results()))
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
     assert committed["questions"] == page.question_results(page.read_questions())
+    further = page.read_questions(page.FURTHER_ROWS)
+    assert not {row["prompt"] for row in further} & {row["prompt"] for row in last}
+    assert committed["further questions"] == page.further_results(last, further)
     for name, file in (
         ("learned", page.LEARNED_ROWS),
         ("learned, Gemma 3 270M", page.LEARNED_GEMMA_ROWS),
