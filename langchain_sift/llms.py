@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.batches import gather_or_cancel
+from langchain_sift.language_models.bound_models import BindableModel
 from langchain_sift.language_models.call_settings import (
     CALL_SETTINGS,
     read_iterators,
@@ -32,7 +33,7 @@ from langchain_sift.ttft.model.tokens import text_tokens
 from langchain_sift.ttft.texts import well_formed
 
 
-class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
+class TestTimeFineTunedLLM(TestTimeFineTuning, BindableModel[str], BaseLLM):
     """Continues each prompt after one LoRA gradient step on each relevant document.
 
     It does as `ChatTestTimeFineTuned` does, but for text: the prompt is used without a chat

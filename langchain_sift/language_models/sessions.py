@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 
 from langchain_sift.errors import ArgumentError, NothingToLearn, RequestTimeout
 from langchain_sift.language_models.call_settings import (
+    FINETUNE_SETTINGS,
     GENERATION_SETTINGS,
     CallSettings,
     check_documents,
@@ -93,6 +94,25 @@ def check_has_effect(call: Mapping[str, object], *, is_query: bool) -> None:
                 f"{name!r} has no effect on learning: pass it to the calls of the session, or to "
                 "the model"
             )
+
+
+def bound_to_learning(bound: Mapping[str, object], *, is_query: bool) -> dict[str, object]:
+    """Return those of the arguments that are bound to a model which have an effect on `learn`.
+
+    Args:
+        bound: The arguments, which stay bound to the model that has learned.
+        is_query: As in `check_has_effect`.
+
+    Raises:
+        ArgumentError: If the calls of that model would not answer with what was learned.
+    """
+    if given := [name for name in ("documents", "retriever", "adapter") if name in bound]:
+        raise ArgumentError(
+            f"{given[0]!r} is bound to the model, whose calls would use it in place of what is "
+            "learned: pass it to learn or to the calls instead"
+        )
+    effective = (*FINETUNE_SETTINGS, "timeout", *(_OF_RETRIEVALS if is_query else ()))
+    return {name: value for name, value in bound.items() if name in effective}
 
 
 def check_adapter(call: Mapping[str, Any], field: TrainedAdapter | None) -> TrainedAdapter | None:

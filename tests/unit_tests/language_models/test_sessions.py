@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableLambda
 
 from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
@@ -291,6 +292,74 @@ def test_chat_models_learn_too(
     session = chat.learn(documents, learning_rate=1e-2)
     expected = chat.invoke(PROMPT, documents=documents, learning_rate=1e-2)
     assert session.invoke(PROMPT).content == expected.content
+
+
+def _bound(model: Any, **arguments: object) -> dict[str, Any]:
+    """Return the ways to bind arguments to a model."""
+    configurable = model.configurable_fields(max_tokens=ConfigurableField(id="length"))
+    return {
+        "bind": model.bind(**arguments),
+        "bind twice": model.with_config(tags=["a"]).bind(**arguments).with_types(),
+        "listeners": model.with_listeners().bind(**arguments).with_alisteners(),
+        "configurable": configurable.bind(**arguments),
+    }
+
+
+@pytest.mark.parametrize("way", ["bind", "bind twice", "listeners", "configurable"])
+@pytest.mark.parametrize("kind", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_what_is_bound_stays_bound_when_a_model_learns(
+    kind: type[Any], way: str, tiny_model: Any, tiny_tokenizer: Any, documents: list[Document]
+) -> None:
+    """A tenant whose filter is bound learns its own documents, each time."""
+    asked = []
+
+    def find(query: str, **kwargs: Any) -> list[Document]:
+        asked.append((query, kwargs))
+        return documents[:1] if kwargs.get("filter") == {"tenant": "a"} else documents
+
+    model = kind(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        retriever=RunnableLambda(find),
+        finetune=FINETUNE,
+        temperature=0.0,
+    )
+    bound = _bound(model, filter={"tenant": "a"}, learning_rate=1e-2, max_tokens=3)[way]
+    once = model.learn(documents[:1], learning_rate=1e-2)
+    with bound.learn("bread") as session:
+        assert session.adapter.fingerprint == once.adapter.fingerprint
+        in_text = once.bind(max_tokens=3) | StrOutputParser()
+        assert (session | StrOutputParser()).invoke(PROMPT) == in_text.invoke(PROMPT)
+        again = session.learn("river", learning_rate=1e-3)
+    twice = once.learn(documents[:1], learning_rate=1e-3)
+    assert again.adapter.fingerprint == twice.adapter.fingerprint
+    assert asked == [("bread", {"filter": {"tenant": "a"}}), ("river", {"filter": {"tenant": "a"}})]
+    assert bound.learn(documents[:1]).adapter.fingerprint == once.adapter.fingerprint
+    with pytest.raises(ArgumentError, match="this session is closed"):
+        session.invoke(PROMPT)
+
+
+async def test_a_coroutine_learns_with_what_is_bound(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    bound: Any = model.bind(learning_rate=1e-2)
+    expected = model.learn(documents, learning_rate=1e-2).invoke(PROMPT)
+    async with await bound.alearn(documents) as session:
+        assert await session.ainvoke(PROMPT) == expected
+    with pytest.raises(ArgumentError, match="this session is closed"):
+        await session.ainvoke(PROMPT)
+
+
+def test_a_model_that_is_bound_to_documents_does_not_learn(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    """Its calls would not answer with what it learned."""
+    adapter = model.learn(documents).adapter
+    retriever = RunnableLambda(lambda _: documents)
+    for name, value in {"documents": documents, "retriever": retriever, "adapter": adapter}.items():
+        bound: Any = model.bind(**{name: value})
+        with pytest.raises(ArgumentError, match=f"'{name}' is bound to the model"):
+            bound.learn(documents)
 
 
 @pytest.mark.parametrize(
