@@ -44,11 +44,10 @@ class CalibratedSelection:
         Raises:
             ArgumentError: If a value is of another type or out of range.
         """
-        _check_numbers(self, "noise_variance")
+        _check_number(self, "noise_variance")
         _check_integers(self, k=1, fetch_k=1)
         check_choice("kernel", self.kernel, KERNELS)
-        if self.length_scale is not None:
-            _check_numbers(self, "length_scale")
+        _check_number(self, "length_scale", optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,9 @@ class CalibratedFineTuning:
     selection: CalibratedSelection
     """The settings that choose the documents to train on."""
 
-    learning_rate: float
+    learning_rate: float | None
+    """None means the default: the rate that each prompt's first gradient sets."""
+
     lora_rank: int
     lora_alpha: float
     max_length: int
@@ -92,7 +93,8 @@ class CalibratedFineTuning:
         Raises:
             ArgumentError: If a value is of another type or out of range.
         """
-        _check_numbers(self, "learning_rate", "lora_alpha")
+        _check_number(self, "lora_alpha")
+        _check_number(self, "learning_rate", optional=True)
         _check_integers(self, lora_rank=1, max_length=2, seed=0, steps_per_document=1)
         _check_names(self, "model", "protocol")
         object.__setattr__(self, "target_modules", as_target_modules(self.target_modules))
@@ -220,9 +222,7 @@ class CalibratedSettings:
             with Path(path).open("w" if overwrite else "x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError as error:
-            raise ArgumentError(
-                f"{path} already exists: name another file, or overwrite it"
-            ) from error
+            raise ArgumentError(f"{path} already exists: name another, or overwrite it") from error
         except OSError as error:
             raise ArgumentError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -282,11 +282,11 @@ def _section(section: type[Section], name: str, value: object) -> Section:
     return section(**values)
 
 
-def _check_numbers(section: CalibratedSelection | CalibratedFineTuning, *names: str) -> None:
-    """Check positive numbers, and make them floats."""
-    for name in names:
-        check_positive(name, getattr(section, name))
-        object.__setattr__(section, name, float(getattr(section, name)))
+def _check_number(section: object, name: str, *, optional: bool = False) -> None:
+    """Check a positive number, and make it a float; with `optional`, it may be None."""
+    value = getattr(section, name)
+    check_positive(name, value, optional=optional)
+    object.__setattr__(section, name, None if value is None else float(value))
 
 
 def _check_integers(section: CalibratedSelection | CalibratedFineTuning, **lowest: int) -> None:

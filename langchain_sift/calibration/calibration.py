@@ -42,7 +42,9 @@ class NoisePoint:
 class RatePoint:
     """The measurement of one learning rate, with the median of the promising λ'."""
 
-    learning_rate: float
+    learning_rate: float | None
+    """None means the default: the rate that each prompt's first gradient sets."""
+
     measured: Estimate
 
 

@@ -68,7 +68,7 @@ def conclude(
         settings=_settings(trials, best, k, modes, fetch_k=fetch_k, protocol=protocol),
         noise_variances=_noise_points(trials, noises, noise_variances, likelihoods),
         learning_rates=tuple(
-            RatePoint(setting.learning_rate, _compared(trials, setting, rates.chosen))
+            RatePoint(setting.config.learning_rate, _compared(trials, setting, rates.chosen))
             for setting in rates.settings
         ),
         counts=tuple(
@@ -154,7 +154,7 @@ def _settings(
             kernel=kernel.name,
             length_scale=None if kernel.is_linear else kernel.length_scale,
         ),
-        learning_rate=best.learning_rate,
+        learning_rate=config.learning_rate,
         lora_rank=config.lora_rank,
         lora_alpha=config.lora_alpha,
         max_length=config.max_length,
@@ -232,9 +232,9 @@ def _notes(
         )
         noise_variances = ()
     prompts = len(percents)
-    tried = [setting.learning_rate for setting in rates.settings]
+    tried = [each.config.learning_rate for each in rates.settings if each.config.learning_rate]
     for name, value, values, argument in (
-        ("learning rate", best.learning_rate, tried, "learning_rates"),
+        ("learning rate", best.config.learning_rate, tried, "learning_rates"),
         ("λ'", best.noise_variance, noise_variances, "noise_variances"),
     ):
         for ends, extreme, more in (

@@ -95,12 +95,13 @@ def calibrate(
         share: Maximum number of gradient steps, as a fraction of those of a full grid. A
             fine-tuning that has begun is finished, and each round measures at least one prompt.
         minutes: Time limit of the search, in place of `share`. The search then also extends the
-            range of learning rates, and compares the objectives that the documents fit ("answer"
-            if all are questions with answers or conversations, "distill" on questions), one and
-            two steps on each document, the layers with adapters, and ranks, as far as the time
-            goes. The rest of the time compares the modes "base", "rag", "ttft" and "both" with the
-            chosen settings. The settings then name the best mode and, with five prompts or more,
-            have a table for the mode "auto". A fine-tuning that has begun is finished.
+            range of learning rates and compares the best with the default. It compares the
+            objectives that the documents fit ("answer" if all are questions with answers or
+            conversations, "distill" on questions), one and two steps on each document, the layers
+            with adapters, and ranks, as far as the time goes. The rest of the time compares the
+            modes "base", "rag", "ttft" and "both" with the chosen settings. The settings then name
+            the best mode and, with five prompts or more, have a table for the mode "auto". A
+            fine-tuning that has begun is finished.
         seed: Seed of the held-out documents or questions, and of the adapter's initial weights.
         timeout: Time limit for sampling the store, in seconds. Each search of it has 30 s.
         on_progress: Called with the phase, the amount of it that is done, and the total.

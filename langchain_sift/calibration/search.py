@@ -114,8 +114,9 @@ def search_within_minutes(
     """Choose learning rate, λ', objective, steps, layers and rank, as far as the time goes.
 
     Each choice has a quarter of the time that is left. The range of learning rates is extended
-    while the best is at its end. Half of the rest measures the chosen settings on more prompts. Of
-    values of λ' that are equally good, the first is chosen.
+    while the best is at its end, and the best is compared with the default. Half of the rest
+    measures the chosen settings on more prompts. Of values of λ' that are equally good, the first
+    is chosen.
 
     Raises:
         ArgumentError: If the time is too short to measure each learning rate and λ' once.
@@ -194,20 +195,28 @@ def _search_rates(
     learning_rates: Sequence[float],
     budget: TimeBudget,
 ) -> Choice:
-    """Choose the learning rate; try smaller or larger ones while the best is at the end."""
+    """Choose the learning rate; try smaller or larger ones while the best is at the end.
+
+    The best of several is then compared with None: the rate that each prompt's first gradient sets.
+    """
     start = Setting(noise_variance, config)
     rates = new = sorted(learning_rates)
     best = rates[0]
     for _ in range(1 + _MORE_RATES):
         settings = [_with(start, "learning_rate", rate) for rate in sorted(new)]
-        best = best_of(trials, settings, budget=int(_PART * budget.steps())).learning_rate
+        found = best_of(trials, settings, budget=int(_PART * budget.steps()))
+        best = sorted(new)[settings.index(found)]
         rates = sorted({*rates, *new})
         more = {rates[0]: best / _FACTOR, rates[-1]: best * _FACTOR}.get(best)
         if more is None or len(rates) == 1 or budget.steps() < 4 * 2 * trials.cost(start):
             break
         new = [best, more]
     settings = [_with(start, "learning_rate", rate) for rate in rates]
-    return _choice("learning_rate", settings, settings[rates.index(best)])
+    chosen, default = settings[rates.index(best)], _with(start, "learning_rate", None)
+    if len(rates) > 1 and budget.steps() >= 2 * trials.cost(start):
+        chosen = best_of(trials, [chosen, default], budget=int(_PART * budget.steps()))
+        settings.append(default)
+    return _choice("learning_rate", settings, chosen)
 
 
 def _values(name: str, setting: Setting, trials: Trials) -> list[object]:
@@ -234,10 +243,17 @@ def _with(setting: Setting, name: str, value: object) -> Setting:
     return replace(setting, config=config)
 
 
+def label_of(value: object) -> str:
+    """Return a value of a setting for readers; None is the default learning rate."""
+    if value is None:
+        return "default"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _choice(name: str, settings: Sequence[Setting], chosen: Setting) -> Choice:
     """Return the choice among settings that differ in a value."""
     values = [getattr(each if name == "noise_variance" else each.config, name) for each in settings]
-    labels = tuple(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    labels = tuple(map(label_of, values))
     return Choice(name, labels, tuple(settings), chosen)
 
 

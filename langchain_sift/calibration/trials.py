@@ -31,11 +31,6 @@ class Setting:
 
     config: FineTuneConfig
 
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate, which a search always sets."""
-        return self.config.learning_rate or 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:

@@ -21,7 +21,7 @@ _BAR, _LONGEST = 16, 24  # lengths of the bar of 100 %, and of any, in character
 
 def print_calibration(result: Calibration) -> None:
     """Print a calibration of fine-tuning."""
-    from langchain_sift.calibration.search import NAMES  # noqa: PLC0415 - needs PyTorch
+    from langchain_sift.calibration.search import NAMES, label_of  # noqa: PLC0415 - needs PyTorch
 
     console = Terminal()
     noise = _table("λ'", "surrogate")
@@ -29,7 +29,7 @@ def print_calibration(result: Calibration) -> None:
         _add(noise, f"{point.noise_variance:g}", point.measured, f"{point.surrogate:.4f}")
     rates = _table("learning rate")
     for rate in result.learning_rates:
-        _add(rates, f"{rate.learning_rate:g}", rate.measured)
+        _add(rates, label_of(rate.learning_rate), rate.measured)
     counts = _table("documents")
     for count in result.counts:
         _add(counts, str(count.k), count.measured)
@@ -43,9 +43,10 @@ def print_calibration(result: Calibration) -> None:
         # Within minutes, more is compared than the grid of learning rates and λ'.
         grid = "" if result.others else f", of {result.grid_steps} for all combinations"
         mode = "" if tuned.mode is None else f", mode = {tuned.mode}"
+        learning_rate = label_of(tuned.learning_rate)
         console.print(
-            f"chosen: λ' = {tuned.selection.noise_variance:g}, learning rate "
-            f"{tuned.learning_rate:g}, k = {tuned.selection.k}, objective = {tuned.objective}, "
+            f"chosen: λ' = {tuned.selection.noise_variance:g}, learning rate {learning_rate}, "
+            f"k = {tuned.selection.k}, objective = {tuned.objective}, "
             f"steps per document = {tuned.steps_per_document}, layers = {tuned.target_modules}, "
             f"rank = {tuned.lora_rank}{mode}; {result.steps} gradient steps{grid}",
         )

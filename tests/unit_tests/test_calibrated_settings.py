@@ -56,6 +56,15 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_calibration_may_choose_the_default_learning_rate(tmp_path: Path) -> None:
+    assert SAVED.fine_tuning is not None
+    default = CalibratedSettings(fine_tuning=replace(SAVED.fine_tuning, learning_rate=None))
+    default.save(tmp_path / "s.json")
+    loaded = CalibratedSettings.load(tmp_path / "s.json")
+    assert loaded == default
+    assert loaded.finetune_config().learning_rate is None
+
+
 def test_settings_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     SAVED.save(path)
@@ -81,6 +90,7 @@ def test_settings_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
         ({"retrieval": {"k": 3}}, "retrieval with no fetch_k, noise_variance"),
         ({"fine_tuning": {**tuned, "kk": 3}}, "fine_tuning with unknown kk"),
         ({"fine_tuning": {**tuned, "learning_rate": "x"}}, "learning_rate must be"),
+        ({"fine_tuning": {**tuned, "learning_rate": 0}}, "learning_rate must be"),
         ({"fine_tuning": {**tuned, "target_modules": 5}}, "target_modules must have names"),
         ({"fine_tuning": {**tuned, "mode": "boht"}}, "mode must be"),
         ({"fine_tuning": {**tuned, "selection": {}}}, "selection with no fetch_k"),

@@ -353,6 +353,8 @@ def test_within_minutes_all_settings_are_chosen_on_questions(
         for name in ("objective", "steps_per_document", "target_modules", "lora_rank", "mode")
     }
     assert compared["objective"] == {"text", "distill"}  # the texts hold no answers
+    rates = {point.learning_rate for point in calibration.learning_rates}
+    assert rates >= {*RATES, None}  # None is the default
     assert compared["steps_per_document"] == {"1", "2"}
     assert {"all-linear", "attention", "mlp"} < compared["target_modules"]
     assert compared["lora_rank"] == {"4", "16", "64"}

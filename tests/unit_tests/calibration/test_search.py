@@ -83,7 +83,9 @@ def found_within(minutes: float, trials: KnownTrials) -> dict[str, Setting]:
 
 @settings(max_examples=40)
 @given(
+    # A fixed rate, and how much better or worse the default is.
     rate=st.sampled_from([1e-3 / 16, 1e-3 / 4, *RATES, 16e-3]),
+    default=st.sampled_from([-0.5, 0.5]),
     noise=st.sampled_from(NOISES),
     fields=st.fixed_dictionaries(
         {
@@ -95,14 +97,18 @@ def found_within(minutes: float, trials: KnownTrials) -> dict[str, Setting]:
     ),
 )
 def test_the_best_of_each_setting_is_found(
-    rate: float, noise: float, fields: dict[str, object]
+    rate: float, default: float, noise: float, fields: dict[str, object]
 ) -> None:
     def percent(prompt: int, trial: Trial) -> float:
         config = trial.config
         return (
             50.0
             + prompt
-            + abs(np.log2(config.learning_rate / rate))
+            + (
+                default
+                if config.learning_rate is None
+                else abs(np.log2(config.learning_rate / rate))
+            )
             + (trial.documents[1] != NOISES.index(noise))
             + sum(getattr(config, name) != value for name, value in fields.items())
         )
@@ -110,7 +116,7 @@ def test_the_best_of_each_setting_is_found(
     found = found_within(60, KnownTrials(percent, 12, 0.01))
     assert found.keys() == {"learning_rate", "noise_variance", *fields}
     best = found["lora_rank"]  # the last choice
-    assert best.config.learning_rate == pytest.approx(rate)
+    assert best.config.learning_rate == (None if default < 0 else pytest.approx(rate))
     assert best.noise_variance == noise
     expected = replace(CONFIG, **fields, learning_rate=best.config.learning_rate)
     # The scale of the update is the same at every rank.
