@@ -92,10 +92,22 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
             _print(explanation)
 
 
+_LEGEND = (
+    "gain: uncertainty about the query that the document removes; known: share of its information "
+    "that earlier choices have; left: uncertainty after it; cosine: with the query; like: highest "
+    "cosine with an earlier choice, and its number; copies: rows with the same text"
+)
+
+
 def _print(explanation: Explanation) -> None:
     console = Terminal()
     console.print(_choices_table("SIFT", explanation.sift))
     console.print(_choices_table("nearest neighbours", explanation.nearest))
+    console.print(_LEGEND)
+    if [each.text for each in explanation.sift] == [each.text for each in explanation.nearest]:
+        console.print(
+            "Both choose the same documents. A smaller --noise-variance favours new facts."
+        )
     sift, nearest = explanation.sift[-1], explanation.nearest[-1]
     console.print(
         f"uncertainty: {explanation.prior_variance:.3f} before, "
@@ -105,10 +117,10 @@ def _print(explanation: Explanation) -> None:
         "were known",
     )
     stops = ", ".join(
-        f"{count or f'more than {len(explanation.sift)}'} at α = {alpha:g}"
+        f"α = {alpha:g} after {count or f'more than {len(explanation.sift)}'}"
         for alpha, count in explanation.stops.items()
     )
-    console.print(f"adaptive stopping would stop after {stops}")
+    console.print(f"adaptive stopping (stopping_alpha of the retriever): {stops} documents")
 
 
 def _choices_table(title: str, choices: Sequence[ExplainedChoice]) -> Table:

@@ -102,7 +102,12 @@ METRICS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def unscored_note(prompts: Sequence[Prompt], protocols: Sequence[str]) -> tuple[str, ...]:
-    """Return a note on the questions without a reference; none if each has one."""
+    """Return a note on references that are not used, or are missing; none if all is well."""
+    if not {"qa", RETRIEVAL} & {*protocols} and any(prompt.reference for prompt in prompts):
+        return (
+            "The prompts have answers, which are not used: their texts are scored. The protocol qa "
+            "scores the answers (--protocol qa).",
+        )
     unscored = sum(not prompt.reference for prompt in prompts)
     if "qa" not in protocols or not unscored:
         return ()

@@ -288,6 +288,8 @@ def test_explain_shows_both_choices(indexed: Path, texts: list[str]) -> None:
         assert f"{choice['gain']:.3f}" in shown.stdout
     assert "nearest neighbours" in shown.stdout
     assert "adaptive stopping" in shown.stdout
+    chosen = [[choice["text"] for choice in printed[way]] for way in ("sift", "nearest")]
+    assert ("Both choose the same documents" in shown.stdout) == (chosen[0] == chosen[1])
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from langchain_sift.comparison.tasks import (
     continuation_task,
     document_task,
     parse_protocols,
+    unscored_note,
 )
 from langchain_sift.errors import ArgumentError
 
@@ -21,6 +22,27 @@ from langchain_sift.errors import ArgumentError
 def test_the_document_protocol_retrieves_with_the_text_it_scores() -> None:
     task = document_task(Prompt("p", "some text"))
     assert (task.query, task.context, task.target) == ("some text", "", "some text")
+
+
+@pytest.mark.parametrize(
+    ("answers", "protocols", "note"),
+    [
+        (("wet",), ("document", "continuation"), "answers, which are not used"),
+        (("wet",), ("document", "qa"), None),
+        (("wet",), ("retrieval",), None),
+        ((), ("document",), None),
+        ((), ("qa",), "1 of 2 prompts have neither"),
+    ],
+)
+def test_a_note_names_answers_that_are_not_used_or_missing(
+    answers: tuple[str, ...], protocols: tuple[str, ...], note: str | None
+) -> None:
+    prompts = [Prompt("p", "Where does rice grow?", answers=answers)]
+    if "qa" in protocols:
+        prompts.append(Prompt("q", "When?", answers=("in May",)))
+    notes = unscored_note(prompts, protocols)
+    assert len(notes) == (note is not None)
+    assert all(note in each for each in notes if note)
 
 
 @given(st.lists(st.text("abc", min_size=1), min_size=2, max_size=30))
