@@ -106,6 +106,11 @@ def _of_way(way: Way, by_way: Mapping[Way, Rows], rag: Rows) -> dict[str, Any]:
     }
 
 
+def _rows_of(way: Way, rows: Sequence[Mapping[str, Any]]) -> Rows:
+    """Return the rows of a method and objective, by prompt."""
+    return {row["prompt"]: row for row in rows if (row["method"], row["objective"]) == way}
+
+
 def _difference(found: Rows, other: Rows, score: str = "contains") -> list[float]:
     """Return the difference of a score in points, and its 95 % interval.
 
@@ -130,10 +135,7 @@ def order_of_questions(
     """Compare the rows with the most informative document last in the prompt with those first."""
     found = []
     for way in ORDERED:
-        one, other = (
-            {row["prompt"]: row for row in rows if (row["method"], row["objective"]) == way}
-            for rows in (last, first)
-        )
+        one, other = _rows_of(way, last), _rows_of(way, first)
         shared = sorted(one.keys() & other.keys())
         found.append(
             {
@@ -196,10 +198,7 @@ def further_results(
     """Compare both together with RAG, on the first questions, on further ones and on all."""
     found = []
     for questions, rows in (("first", first), ("further", further), ("all", [*first, *further])):
-        rag, both = (
-            {row["prompt"]: row for row in rows if (row["method"], row["objective"]) == way}
-            for way in (("rag:sift", ""), ("both:sift", "text"))
-        )
+        rag, both = _rows_of(("rag:sift", ""), rows), _rows_of(("both:sift", "text"), rows)
         shared = rag.keys() & both.keys()
         found.append(
             {

@@ -203,14 +203,14 @@ def _search_rates(
     rates = new = sorted(learning_rates)
     best = rates[0]
     for _ in range(1 + _MORE_RATES):
-        settings = [_with(start, "learning_rate", rate) for rate in sorted(new)]
+        settings = [_with(start, "learning_rate", rate) for rate in new]
         found = best_of(trials, settings, budget=int(_PART * budget.steps()))
-        best = sorted(new)[settings.index(found)]
+        best = new[settings.index(found)]
         rates = sorted({*rates, *new})
         more = {rates[0]: best / _FACTOR, rates[-1]: best * _FACTOR}.get(best)
         if more is None or len(rates) == 1 or budget.steps() < 4 * 2 * trials.cost(start):
             break
-        new = [best, more]
+        new = sorted((best, more))
     settings = [_with(start, "learning_rate", rate) for rate in rates]
     chosen, default = settings[rates.index(best)], _with(start, "learning_rate", None)
     if len(rates) > 1 and budget.steps() >= 2 * trials.cost(start):
