@@ -13,7 +13,9 @@ Flag = Annotated[bool, Field(strict=True)]
 class Strict(BaseModel):
     """A body whose fields are all known. A field that is null counts as left out."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"additionalProperties": {"type": "null"}}
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -159,9 +161,9 @@ ToolChoice: TypeAlias = (
 class StreamOptions(Strict):
     """Additional contents of a stream."""
 
-    include_usage: Flag = False
-    include_ttft_steps: Flag = Field(
-        default=False, description="Send a chunk without choices for each gradient step."
+    include_usage: Flag | None = None
+    include_ttft_steps: Flag | None = Field(
+        default=None, description="Send a chunk without choices for each gradient step."
     )
     include_obfuscation: Flag | None = None
 

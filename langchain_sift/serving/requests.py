@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from langchain_sift.serving.options import Count, TTFTOptions, whole
+from langchain_sift.serving.options import TTFTOptions, whole
 from langchain_sift.serving.request_parts import (
     AllowedToolChoice,
     AssistantMessage,
@@ -44,31 +51,45 @@ def _without_empty(value: object) -> object:
     return None if value == "" else value
 
 
-def _limited(value: object) -> object:
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise ValueError("must be at least 1, or -1 for as many as the context has room for")
+    return value
+
+
+def _limited(value: int) -> int:
     """Return more than any context for -1: clients ask so for as much as there is room for."""
-    return FILL_CONTEXT if value in (-1, -1.0) else value
+    return FILL_CONTEXT if value == -1 else value
 
 
-def _no_suffix(value: object) -> None:
+def _no_suffix(value: object) -> object:
     """Accept an empty text for none."""
     if value not in (None, ""):
         raise ValueError("this server writes no text before a suffix: leave it out")
+    return value
 
 
-def _no_bias(value: object) -> None:
+def _no_bias(value: object) -> object:
     """Accept an empty object for none."""
-    if value:
+    if value not in (None, {}):
         raise ValueError("this server biases no tokens: leave it out")
+    return value
 
 
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), BeforeValidator(whole)]
 _MOST_ANSWERS = 1024
 Stop = str | Annotated[list[str], Field(max_length=16)]
-MaxTokens = Annotated[Count | None, BeforeValidator(_limited)]
-TextTokens = Annotated[
-    Annotated[int, Field(ge=0, strict=True), BeforeValidator(whole)] | None,
-    BeforeValidator(_limited),
-]
+_Limit = Annotated[int, Field(ge=-1, strict=True), BeforeValidator(whole)]
+TextTokens = Annotated[_Limit, AfterValidator(_limited)] | None
+MaxTokens = (
+    Annotated[
+        _Limit,
+        AfterValidator(_not_zero),
+        AfterValidator(_limited),
+        Field(json_schema_extra={"not": {"const": 0}}),
+    ]
+    | None
+)
 
 
 class _Request(Strict):
@@ -98,13 +119,15 @@ class _Request(Strict):
         None
     )
     seed: Seed | None = None
-    stop: Annotated[Stop | None, BeforeValidator(_without_empty)] = None
+    stop: Annotated[Stop | None, AfterValidator(_without_empty)] = None
     ttft: TTFTOptions | None = None
 
     n: Annotated[int, Field(ge=1, le=128, strict=True), BeforeValidator(whole)] | None = Field(
         default=None, description="Number of answers to each prompt, after one training."
     )
-    logit_bias: Annotated[None, BeforeValidator(_no_bias)] = None
+    logit_bias: Annotated[dict[str, object] | None, BeforeValidator(_no_bias)] = Field(
+        default=None, json_schema_extra={"maxProperties": 0}
+    )
 
     # Ignored: they never change an answer.
     user: str | None = None
@@ -188,7 +211,9 @@ class CompletionRequest(_Request):
     logprobs: TopLogprobs | None = Field(
         default=None, description="Number of likeliest tokens to list for each token."
     )
-    suffix: Annotated[None, BeforeValidator(_no_suffix)] = None
+    suffix: Annotated[str | None, BeforeValidator(_no_suffix)] = Field(
+        default=None, json_schema_extra={"maxLength": 0}
+    )
 
     @field_validator("best_of")
     @classmethod

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticSerializationError, to_json
 
 from langchain_sift.serving.error_responses import RequestRejected, failure_of_validation
@@ -156,6 +164,16 @@ class ResponseStreamOptions(Strict):
     include_obfuscation: Flag | None = None
 
 
+def _foreground(value: object) -> object:
+    if value:
+        raise ValueError("this server answers at once: leave it out")
+    return value
+
+
+# A literal would accept 0 for False.
+Foreground = Annotated[Flag, AfterValidator(_foreground), Field(json_schema_extra={"const": False})]
+
+
 class ResponseRequest(Strict):
     """A conversation that the model continues. The server keeps no conversation."""
 
@@ -174,7 +192,7 @@ class ResponseRequest(Strict):
     text: ResponseText | None = None
     reasoning: ResponseReasoning | None = None
     ttft: TTFTOptions | None = None
-    background: Literal[False] | None = None
+    background: Foreground | None = None
 
     include: list[str] | None = Field(
         default=None, description=f'"{_LOGPROBS}" lists the tokens. Others are ignored.'

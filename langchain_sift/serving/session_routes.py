@@ -47,7 +47,7 @@ class LearningRequest(Strict):
     documents: Annotated[list[str | SessionDocument], Field(min_length=1)] | None = Field(
         default=None, description="Learn these documents, most informative first."
     )
-    ttft: LearningOptions = Field(default_factory=LearningOptions)
+    ttft: LearningOptions | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -57,13 +57,18 @@ class LearningRequest(Strict):
             raise ValueError("the query is empty: name what the documents are for")
         if self.documents is not None:
             of_query = {*RetrieverOptions.model_fields, "filter", "min_gain"}
-            name = next(iter(self.ttft.model_dump(include=of_query, exclude_none=True)), None)
+            name = next(iter(self.options.model_dump(include=of_query, exclude_none=True)), None)
             if name is not None:
                 raise ValueError(
                     f"{name} has no effect on documents that are given: leave it out, or give a "
                     "query"
                 )
         return self
+
+    @property
+    def options(self) -> LearningOptions:
+        """The settings of the learning."""
+        return self.ttft or LearningOptions()
 
 
 class SessionInfo(BaseModel):
@@ -115,7 +120,7 @@ def add_session_routes(
     async def learn(body: LearningRequest, request: Request) -> Response:
         """Learn documents, and keep the adapter for later requests."""
         admitted: AdmittedRequest = request.state.admitted
-        with client_timeout(body.ttft):
+        with client_timeout(body.options):
             return info(await _learn(service, metrics, admitted, body), HTTPStatus.CREATED)
 
     @app.post(ROUTE + "/{session_id}", response_model=SessionInfo, responses=errors)
@@ -123,7 +128,7 @@ def add_session_routes(
         """Learn more documents on top of those of a session."""
         admitted: AdmittedRequest = request.state.admitted
         start = sessions.use(admitted.view.tenant.name, session_id)
-        with client_timeout(body.ttft):
+        with client_timeout(body.options):
             return info(await _learn(service, metrics, admitted, body, start))
 
     @app.get(ROUTE + "/{session_id}", response_model=SessionInfo, responses=errors)
@@ -148,7 +153,7 @@ async def _learn(
     """Learn documents, on top of those of a session or anew, and return the session."""
     view, sessions = admitted.view, service.sessions
     sessions.check_room(service.engine.adapter_bytes)
-    settings = RequestSettings.of_learning(body.ttft, service.settings, view.retriever)
+    settings = RequestSettings.of_learning(body.options, service.settings, view.retriever)
     began = time.perf_counter()
     if body.query is not None:
         retriever = retriever_for("ttft", settings.retriever)

@@ -46,8 +46,8 @@ class ChunkStream:
             "model": body.model,
         }
         options = body.stream_options
-        self._include_usage = options is not None and options.include_usage
-        self.include_steps = options is not None and options.include_ttft_steps
+        self._include_usage = options is not None and bool(options.include_usage)
+        self.include_steps = options is not None and bool(options.include_ttft_steps)
         """True if the request asks for the training steps."""
 
     def chunk(
