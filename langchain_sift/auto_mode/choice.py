@@ -38,8 +38,9 @@ def choose_mode(
 ) -> ModeChoice:
     """Choose a mode for a prompt.
 
-    With a table, this is the mode of the prompt's bin in the fastest choice of a mode for each bin
-    whose mean gain is at most `TOLERANCE` below that of the best single mode (`fastest_modes`).
+    With a table, this is the mode of the prompt's bin: of the choices of one mode up to some σ and
+    one above it, whose mean gain is at most `TOLERANCE` below that of the best single mode, the
+    fastest (`ModeTable.fastest_modes`).
     Without one, it is the base model if the documents tell nothing about the prompt; RAG if all
     documents fit into the prompt; both if only some fit, so that the others are learned; and
     fine-tuning if none fits. The rule without a table was not measured. It is also used if the

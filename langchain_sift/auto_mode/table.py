@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -12,6 +12,10 @@ from langchain_sift.auto_mode.settings import TableSettings
 from langchain_sift.checks import check_integer, is_finite_number
 from langchain_sift.config import MODES
 from langchain_sift.errors import ArgumentError
+
+# Chosen and checked on different rows: "Mode auto" in examples/evidence/real_models.md.
+_MOST_BINS = 6
+_LEAST_PROMPTS = 12  # of a bin
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +100,36 @@ class ModeTable:
         return next((n for n, edge in enumerate(edges) if uncertainty <= edge), len(self.bins) - 1)
 
     def fastest_modes(self, tolerance: float, modes: Collection[str] = MODES) -> tuple[str, ...]:
-        """Return the mode of each bin: together the fastest that are good enough.
+        """Return the mode of each bin: one mode up to some bin, and one above it.
 
-        The mean gain over the prompts of all bins is at most `tolerance` below that of the best
-        single mode. A bin in which the faster mode loses little pays for one in which it would
-        lose much. Of equally fast modes, those that gain most.
+        They are the fastest such modes whose mean gain over the prompts of all bins is at most
+        `tolerance` below that of the best single mode. Bins in which the faster mode loses little
+        pay for those in which it would lose much. A mode of its own for each bin would follow the
+        noise in their figures. Of equally fast modes, those that gain most.
 
         Args:
             tolerance: A gain, as in `ModeFigures`.
-            modes: The modes to choose from; "base" is one of them.
+            modes: The modes to choose from, of those that every bin has; "base" is one of them.
         """
-        prompts = sum(each.prompts for each in self.bins)
-        everywhere = [mode for mode in modes if all(mode in each.figures for each in self.bins)]
-        best = max(
-            sum(each.prompts * each.figures[mode].gain for each in self.bins) for mode in everywhere
+        known = [mode for mode in modes if all(mode in each.figures for each in self.bins)]
+        choices = {
+            (below,) * number + (above,) * (len(self.bins) - number)
+            for below, above in itertools.product(known, repeat=2)
+            for number in range(len(self.bins))
+        }
+        means = {choice: self._means(choice) for choice in sorted(choices)}
+        best = max(means[(mode,) * len(self.bins)].gain for mode in known)
+        good = [choice for choice, of in means.items() if of.gain >= best - tolerance]
+        return min(good, key=lambda choice: (means[choice].seconds, -means[choice].gain))
+
+    def _means(self, choice: Sequence[str]) -> ModeFigures:
+        """Return the means over the prompts of all bins, with a mode for each bin."""
+        weights = [each.prompts for each in self.bins]
+        chosen = [each.figures[mode] for each, mode in zip(self.bins, choice, strict=True)]
+        return ModeFigures(
+            fmean((of.gain for of in chosen), weights),
+            fmean((of.seconds for of in chosen), weights),
         )
-        front = [_Choice(0.0, 0.0, ())]
-        for each in self.bins:
-            allowed = [mode for mode in each.figures if mode in modes]
-            front = _not_worse([choice.then(mode, each) for choice in front for mode in allowed])
-        return next(choice.modes for choice in front if choice.gain >= best - tolerance * prompts)
 
     def note_on(self, used: TableSettings | None) -> str | None:
         """Return a sentence on the settings that are not those of the measurement.
@@ -155,37 +169,6 @@ class ModeTable:
             raise ArgumentError(f"no table of modes: {error}: measure the modes again") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A mode for each of the first bins of a table."""
-
-    seconds: float
-    """Seconds of all prompts of these bins."""
-
-    gain: float
-    """Gain of all of them."""
-
-    modes: tuple[str, ...]
-
-    def then(self, mode: str, measured: ModeBin) -> _Choice:
-        """Return the choice with a mode for the next bin."""
-        of, prompts = measured.figures[mode], measured.prompts
-        return _Choice(
-            self.seconds + prompts * of.seconds,
-            self.gain + prompts * of.gain,
-            (*self.modes, mode),
-        )
-
-
-def _not_worse(choices: Iterable[_Choice]) -> list[_Choice]:
-    """Return the choices of which no other one is as fast and as good, the fastest first."""
-    front: list[_Choice] = []
-    for choice in sorted(choices, key=lambda choice: (choice.seconds, -choice.gain)):
-        if not front or choice.gain > front[-1].gain:
-            front.append(choice)
-    return front
-
-
 def check_table(modes: object) -> None:
     """Check that an argument is a table of modes, or None.
 
@@ -209,14 +192,13 @@ class PromptFigures:
     figures: Mapping[str, ModeFigures]
 
 
-def table_of(prompts: Sequence[PromptFigures], *, bins: int = 2) -> ModeTable:
-    """Return the table of prompts, in bins with as many prompts each.
+def table_of(prompts: Sequence[PromptFigures]) -> ModeTable:
+    """Return the table of prompts, in up to six bins with as many prompts each.
 
     Only modes that were measured on every prompt are in the table.
 
     Args:
-        prompts: At least one.
-        bins: Maximum number of bins. None has fewer than five prompts, unless it is the only one.
+        prompts: At least one. No bin has fewer than twelve, unless it is the only one.
 
     Raises:
         ArgumentError: If there is no prompt with a known uncertainty.
@@ -228,7 +210,7 @@ def table_of(prompts: Sequence[PromptFigures], *, bins: int = 2) -> ModeTable:
     if not known:
         raise ArgumentError("no prompt has a known uncertainty: measure SIFT's choice of documents")
     modes = [mode for mode in MODES if all(mode in prompt.figures for prompt in known)]
-    count = max(1, min(bins, len(known) // 5))
+    count = max(1, min(_MOST_BINS, len(known) // _LEAST_PROMPTS))
     edges = (round(len(known) * number / count) for number in range(1, count))
     cuts = [n for n in edges if known[n - 1].uncertainty < known[n].uncertainty]
     parts = [known[start:end] for start, end in itertools.pairwise([0, *cuts, len(known)])]

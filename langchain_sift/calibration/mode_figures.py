@@ -35,7 +35,6 @@ def mode_table(
     selection: str = "sift",
     context_k: int | None = None,
     metric: str = BITS,
-    bins: int = 2,
 ) -> ModeTable:
     """Return the gain and the time of each mode, by the uncertainty about a prompt.
 
@@ -47,7 +46,6 @@ def mode_table(
         selection: The selection of the methods.
         context_k: Maximum number of documents in the prompt of the methods. None means all.
         metric: "bits", or a score of answers such as "f1", of which more is better.
-        bins: Maximum number of bins.
 
     Raises:
         ArgumentError: If a prompt has several rows of a method, no prompt was measured with base
@@ -79,7 +77,7 @@ def mode_table(
             f"all modes have the {metric} of base on each of {len(measured)} prompts: their table "
             "would choose base always; compare on prompts, or with a model, on which they differ"
         )
-    return table_of(measured, bins=bins)
+    return table_of(measured)
 
 
 def _method(mode: Mode, selection: str, context_k: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import operator
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -43,7 +44,7 @@ TABLES = st.lists(ALL, min_size=1, max_size=4).map(
 
 @given(TABLES, st.floats(0, 1.2), st.integers(1, 9), st.integers(0, 9))
 def test_the_choice_is_the_fastest_of_those_that_are_good_enough(table, sigma, count, fitting):
-    """Compare with a search of all choices of a mode for each bin."""
+    """Compare with all choices of a mode for each bin that change the mode at most once."""
     edges = [0.0, *(each.highest for each in table.bins[:-1]), 9.0]
     (number,) = [n for n in range(len(table.bins)) if edges[n] < sigma <= edges[n + 1]] or [0]
     modes = MODES if fitting > 0 else ("base", "ttft")
@@ -57,6 +58,7 @@ def test_the_choice_is_the_fastest_of_those_that_are_good_enough(table, sigma, c
             for name in ("gain", "seconds")
         ]
         for chosen in itertools.product(modes, repeat=len(table.bins))
+        if sum(map(operator.ne, chosen, chosen[1:])) <= 1
     }
     best = max(means[(mode,) * len(table.bins)][0] for mode in modes)
     enough = {chosen: of for chosen, of in means.items() if of[0] >= best - TOLERANCE + 1e-9}
@@ -81,7 +83,7 @@ def test_a_bin_in_which_the_faster_mode_loses_little_pays_for_another():
 
 @pytest.mark.slow
 @settings(max_examples=25)
-@given(st.lists(st.tuples(st.floats(0, 1), ALL), min_size=15, max_size=40))
+@given(st.lists(st.tuples(st.floats(0, 1), ALL), min_size=15, max_size=90))
 def test_auto_is_nearly_as_good_as_the_best_mode_on_what_was_measured(measured):
     """On the prompts of the table, the mean is within the tolerance of each single mode's."""
     prompts = [PromptFigures(sigma, figures) for sigma, figures in measured]
@@ -182,10 +184,12 @@ class VectorsByName(Embeddings):
 def test_the_bins_have_as_many_prompts_each():
     figures = {mode: ModeFigures(0.1, 1.0) for mode in MODES}
     table = table_of([PromptFigures(n / 20, figures) for n in range(20)])
-    assert [each.prompts for each in table.bins] == [10, 10]
-    assert [each.highest for each in table.bins] == [9 / 20, 19 / 20]
-    three = table_of([PromptFigures(n / 20, figures) for n in range(20)], bins=3)
-    assert [each.prompts for each in three.bins] == [7, 6, 7]
+    assert [each.prompts for each in table.bins] == [20]
+    table = table_of([PromptFigures(n / 38, figures) for n in range(38)])
+    assert [each.prompts for each in table.bins] == [13, 12, 13]
+    assert [each.highest for each in table.bins] == [12 / 38, 24 / 38, 37 / 38]
+    table = table_of([PromptFigures(n / 120, figures) for n in range(120)])
+    assert [each.prompts for each in table.bins] == [20] * 6
     one = table_of([PromptFigures(0.3, {"base": ModeFigures(0, 1)})] * 30)
     assert [each.prompts for each in one.bins] == [30]
     with pytest.raises(ArgumentError, match="known uncertainty"):

@@ -199,7 +199,7 @@ def test_the_fastest_mode_that_is_as_good_as_the_best_is_recommended(
     assert [found.seconds[mode] for mode in MODE_PERCENTS] == pytest.approx([0.1, 1, 4.1, 5])
     table = found.table
     assert table is not None
-    assert [each.prompts for each in table.bins] == [10, 10]
+    assert [each.prompts for each in table.bins] == [20]
     for each in table.bins:
         gains = {mode: of.gain for mode, of in each.figures.items()}
         assert gains == pytest.approx({m: 1 - of / 100 for m, of in percents.items()}, abs=0.01)
