@@ -456,12 +456,15 @@ def _tables(
     return [halves[1 - number % 2] for number in range(len(prompts))]
 
 
-def auto_sizes() -> list[dict[str, Any]]:
+def auto_sizes(file: str) -> list[dict[str, Any]]:
     """Return how far "auto" is behind the best mode by the number of prompts of its table.
 
     Each figure is the mean over `_DRAWS` random tables, on the prompts that are not in the table.
+
+    Args:
+        file: Name of the file of rows.
     """
-    rows = with_own_seconds(read_rows(HERE / FILES["SmolLM2-135M-Instruct"]))
+    rows = with_own_seconds(read_rows(HERE / file))
     found = []
     for k in sorted({row.k for row in rows if row.method == "both:sift"}):
         prompts = _with_all_modes(rows, k)
