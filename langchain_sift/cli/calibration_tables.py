@@ -74,16 +74,16 @@ def print_retrieval_calibration(result: RetrievalCalibration) -> None:
 
 
 def print_modes(modes: ModeTable | None) -> None:
-    """Print a table of modes, with the mode that auto chooses in each bin of σ."""
+    """Print a table of modes: a row for each bin of σ, with the mode that auto chooses there."""
     if modes is None:
         return
-    table = number_table("σ up to", "prompts", "mode", "gain over base", "seconds", "")
+    names = [mode for mode in modes.bins[0].figures if mode != "base"]
+    table = number_table("σ up to", "prompts", *names, "auto")
+    table.title, table.title_justify = "Gain over base, and seconds for a prompt", "left"
     for each, chosen in zip(modes.bins, modes.fastest_modes(TOLERANCE), strict=True):
-        begin = (f"{each.highest:.3g}", str(each.prompts))
-        for mode, of in each.figures.items():
-            figures = (f"{of.gain:+.3f}", f"{of.seconds:.3g}")
-            table.add_row(*begin, mode, *figures, "auto" if mode == chosen else "")
-            begin = ("", "")
+        measured = (each.figures.get(mode) for mode in names)
+        cells = ("" if of is None else f"{of.gain:+.3f} {of.seconds:.3g} s" for of in measured)
+        table.add_row(f"{each.highest:.3g}", str(each.prompts), *cells, chosen)
     Terminal().print(table)
 
 

@@ -208,8 +208,8 @@ def test_a_table_that_was_measured_with_other_settings_is_named(
     assert (left_out in notes) is bool(more)
     assert ("context_k" in notes) is bool(more)
     shown = [line.split() for line in result.stdout.splitlines()]
-    assert ["0.707", "4", "base", "+0.000", "0"] in shown  # σ = √0.5
-    assert ["rag", "+1.000", "0", "auto"] in shown
+    assert ["σ", "up", "to", "prompts", "rag", "auto"] in shown
+    assert ["0.707", "4", "+1.000", "0", "s", "rag"] in shown  # σ = √0.5
 
 
 @pytest.mark.parametrize(
