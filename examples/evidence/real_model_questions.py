@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
 from dataclasses import replace
@@ -60,7 +61,13 @@ def line_of(row: Row, objective: str) -> dict[str, Any]:
         "bits": round(row.bits, 3),
         "seconds_training": round(row.seconds_training, 2),
         "seconds_answering": round(row.seconds_answering, 2),
+        **_uncertainty_of(row),
     }
+
+
+def _uncertainty_of(row: Row) -> dict[str, float]:
+    """Return σ, the uncertainty about a question given its documents, if they have gains."""
+    return {"uncertainty": round(row.posterior_std, 4)} if math.isfinite(row.posterior_std) else {}
 
 
 def label(method: str, objective: str) -> str:

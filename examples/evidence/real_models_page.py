@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from auto_of_questions import auto_of_questions, auto_of_questions_table
 from learned_examples import FIRST_ROWS as LEARNED_FIRST_ROWS
 from learned_examples import GEMMA_ROWS as LEARNED_GEMMA_ROWS
 from learned_examples import ROWS as LEARNED_ROWS
@@ -271,6 +272,7 @@ TABLES_OF_ALL: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] 
     "largest gains": largest_gains_table,
     "sizes": sizes_table,
     "questions": questions_table,
+    "auto, questions": auto_of_questions_table,
     "further questions": further_table,
     "questions, most informative first": questions_table,
     "learned": learned_table,
@@ -349,6 +351,7 @@ def main() -> None:
         "order questions": order_of_questions(read_questions(), read_questions(FIRST_ROWS)),
         "sizes": size_results(),
         "questions": question_results(read_questions()),
+        "auto, questions": auto_of_questions(read_questions()),
         "further questions": further_results(read_questions(), read_questions(FURTHER_ROWS)),
         "questions, most informative first": question_results(read_questions(FIRST_ROWS)),
         "learned": learned_results(read_questions(LEARNED_ROWS)),
