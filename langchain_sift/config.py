@@ -57,8 +57,8 @@ class FineTuneConfig:
     """
 
     lora_rank: int = 16
-    """Rank r of the update B A of each weight matrix (LoRA, arXiv 2106.09685). A larger rank
-    can express more updates; a rank as large as the matrix's smaller side, any update."""
+    """Rank r of the update B A of each weight matrix (LoRA, arXiv 2106.09685). A larger rank can
+    express more; that of the smaller side of a matrix, any update. Above it, 64 is the limit."""
 
     lora_alpha: float = 16.0
     """Scale of the update, which is multiplied by `lora_alpha / lora_rank`. Positive."""

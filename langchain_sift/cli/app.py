@@ -132,8 +132,9 @@ def echo_for_programs(result: Mapping[str, object]) -> None:
 
 
 def names_of(text: str) -> list[str]:
-    """Return the names in a comma-separated list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Return the names in a comma-separated list; without any, the text in quotes as one."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return names or [f'"{text}"']  # for the error that lists what exists
 
 
 def read_saved(path: Path | None) -> CalibratedSettings | None:

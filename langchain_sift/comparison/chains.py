@@ -12,9 +12,12 @@ from langchain_sift.comparison.judging import GradedAnswer
 from langchain_sift.comparison.measurement import MeasurementSettings, failed_row
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.settings import Chain
+from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import Row
 from langchain_sift.retrieval.inputs import takes_mapping
+from langchain_sift.ttft.model.reasoning_markers import markers_in
+from langchain_sift.ttft.reasoning import ReasoningSplitter
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ def input_of(chain: Chain, question: str) -> object:
 def text_of(answer: object) -> str:
     """Return the text of what a user's chain returns: a string, a message, or {"answer": ...}.
 
+    Without reasoning in known markers, such as <think>, as of the compared model.
+
     Raises:
         ArgumentError: If it is anything else.
     """
@@ -80,4 +85,10 @@ def text_of(answer: object) -> str:
         raise ArgumentError(
             f'a chain must return a string, a message or {{"answer": ...}}, got {type(answer)!r}'
         )
-    return str(text)
+    markers = markers_in(text)
+    return str(text) if markers is None else _content_of(text, markers)
+
+
+def _content_of(text: str, markers: ReasoningMarkers) -> str:
+    splitter = ReasoningSplitter(markers)
+    return "".join(content for _, content in (splitter.add(text), splitter.flush()))

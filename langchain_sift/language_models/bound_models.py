@@ -9,8 +9,14 @@ from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.configurable import DynamicRunnable
 
-from langchain_sift.language_models.sessions import bound_to_learning
+from langchain_sift.language_models.sessions import (
+    Closable,
+    bound_to_learning,
+    settings_of_learning,
+)
 from langchain_sift.language_models.structured_output.parsers import structured_output
 
 Output = TypeVar("Output", str, AIMessage)
@@ -22,7 +28,7 @@ _OF_ANSWERS = _OF_TOOLS | {"response_format", "ls_structured_output_format"}
 """Arguments that a schema replaces."""
 
 
-class BoundModel(RunnableBinding[LanguageModelInput, Output]):
+class BoundModel(Closable, RunnableBinding[LanguageModelInput, Output]):
     """A model with arguments or a configuration of its calls.
 
     LangChain's own binding passes these calls to the model and forgets what is bound, such as a
@@ -37,32 +43,29 @@ class BoundModel(RunnableBinding[LanguageModelInput, Output]):
     def learn(self, documents: Sequence[Document] | str, **call: object) -> Self:
         """Learn documents with what is bound, which stays bound; see `learn` of the model."""
         bound = bound_to_learning(self.kwargs, is_query=isinstance(documents, str))
-        model: Any = self.bound
-        return self.model_copy(update={"bound": model.learn(documents, **{**bound, **call})})
+        return self._learned(self._configured().learn(documents, **{**bound, **call}))
 
     async def alearn(self, documents: Sequence[Document] | str, **call: object) -> Self:
         """Do the same without blocking the event loop."""
         bound = bound_to_learning(self.kwargs, is_query=isinstance(documents, str))
-        model: Any = self.bound
-        learned = await model.alearn(documents, **{**bound, **call})
-        return self.model_copy(update={"bound": learned})
+        return self._learned(await self._configured().alearn(documents, **{**bound, **call}))
 
-    def __enter__(self) -> Self:
-        """Return the model."""
-        return self
+    def _configured(self) -> Any:
+        """Return the model, with the values that the configuration gives its fields."""
+        model = self.bound
+        if not isinstance(model, DynamicRunnable):
+            return model
+        return model.with_config(merge_configs(model.config, self.config))
+
+    def _learned(self, model: Any) -> Self:
+        """Return a learned model with what is bound, which its calls may leave without effect."""
+        inherited = {"inherited": settings_of_learning(self.kwargs)}
+        return self.model_copy(update={"bound": model, "kwargs": {**self.kwargs, **inherited}})
 
     def __exit__(self, *error: object) -> None:
         """Close the model, as it does itself at the end of a `with` block."""
         model: Any = self.bound
         model.__exit__(*error)
-
-    async def __aenter__(self) -> Self:
-        """Do as `with` does."""
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        """Do as `__exit__` does."""
-        self.__exit__(*error)
 
     def with_alisteners(self, **listeners: object) -> Runnable[LanguageModelInput, Output]:
         """Return a model that calls these coroutine functions before and after its calls."""

@@ -67,6 +67,7 @@ from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.language_models.sessions import (
+    Closable,
     alearn,
     as_adapter,
     check_adapter,
@@ -104,7 +105,7 @@ _FIELDS_OF_THE_ENGINE = frozenset(
 )
 
 
-class TestTimeFineTuning(BaseModel):
+class TestTimeFineTuning(Closable, BaseModel):
     """The fields of both models, the engine, and the settings of a call."""
 
     __test__ = False  # pytest would collect any class whose name begins with Test
@@ -375,24 +376,12 @@ class TestTimeFineTuning(BaseModel):
         settings = self._call_settings({**call, **source}, stop=None, run=None)
         return documents if isinstance(documents, str) else "", settings
 
-    def __enter__(self) -> Self:
-        """Return the model."""
-        return self
-
     def __exit__(self, *_: object) -> None:
         """Release the adapter of a model that has learned; it refuses further calls."""
         if self.adapter is not None:
             # In this order: a thread that finds no adapter then finds the session closed.
             self._closed = True
             self.adapter = None
-
-    async def __aenter__(self) -> Self:
-        """Do as `with` does, for `async with await chat.alearn(documents) as session`."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Do as `__exit__` does."""
-        self.__exit__()
 
     def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[Any, Any]:
         """Return a model with fields that a call can configure; see `RunnableSerializable`."""
@@ -642,7 +631,7 @@ class TestTimeFineTuning(BaseModel):
         return params
 
 
-class _ConfigurableModel(RunnableConfigurableFields):  # type: ignore[type-arg]
+class _ConfigurableModel(Closable, RunnableConfigurableFields):  # type: ignore[type-arg]
     """A model with configurable fields, which loads the model once.
 
     LangChain creates a model from the fields for each call that configures one.
@@ -658,6 +647,21 @@ class _ConfigurableModel(RunnableConfigurableFields):  # type: ignore[type-arg]
             model._kept_engine = default._kept_engine
             model._closed = default._closed and model.adapter is None
         return model, config
+
+    def learn(self, documents: Sequence[Document] | str, **call: object) -> Self:
+        """Learn documents with what is configured; the fields stay configurable."""
+        model: Any = self.prepare()[0]
+        return self.model_copy(update={"default": model.learn(documents, **call)})
+
+    async def alearn(self, documents: Sequence[Document] | str, **call: object) -> Self:
+        """Do the same without blocking the event loop."""
+        model: Any = self.prepare()[0]
+        return self.model_copy(update={"default": await model.alearn(documents, **call)})
+
+    def __exit__(self, *error: object) -> None:
+        """Close the model, as it does itself at the end of a `with` block."""
+        default: Any = self.default
+        default.__exit__(*error)
 
     def bind(self, **kwargs: object) -> Runnable[Any, Any]:
         """Return a model with arguments of its calls, of the kind that the model itself returns."""

@@ -30,7 +30,7 @@ EVENT = "ttft_step"
 
 INTERNAL_ARGUMENTS = (
     *("parent_run", "capacity", "group", "context_record", "prompt_with", "kept"),
-    *("started", "place"),
+    *("started", "place", "inherited"),
 )
 """Arguments of a call that the models pass to themselves; not part of traces and cache keys."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.documents import Document
 
@@ -26,7 +27,28 @@ from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Engine, Request, TrainedAdapter
 
 _OF_RETRIEVALS = ("k", "filter", "retriever")
+_OF_LEARNING = ("k", "filter", *FINETUNE_SETTINGS)
 _OF_ANSWERS = ("context", *GENERATION_SETTINGS, "stop", "logprobs", "top_logprobs")
+
+
+class Closable:
+    """A model that `with` closes, or `async with await chat.alearn(documents) as session`."""
+
+    def __enter__(self) -> Self:
+        """Return the model."""
+        return self
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None:
+        """Release the adapter of a model that has learned; it refuses further calls."""
+
+    async def __aenter__(self) -> Self:
+        """Return the model."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Do as `__exit__` does."""
+        self.__exit__(*error)
 
 
 def learn(
@@ -115,23 +137,42 @@ def bound_to_learning(bound: Mapping[str, object], *, is_query: bool) -> dict[st
     return {name: value for name, value in bound.items() if name in effective}
 
 
+def settings_of_learning(call: Mapping[str, object]) -> dict[str, object]:
+    """Return the arguments of a call that have no effect on the answer of an adapter."""
+    return {name: call[name] for name in _OF_LEARNING if call.get(name) is not None}
+
+
 def check_adapter(call: Mapping[str, Any], field: TrainedAdapter | None) -> TrainedAdapter | None:
     """Return the adapter that answers a call: its argument, else the model's field, else None.
 
     Documents in a call take precedence over the field.
 
     Raises:
-        ArgumentError: If the argument is no trained adapter, or the call has documents too.
+        ArgumentError: If the argument is no trained adapter, or the call has documents too, or a
+            setting that only a retrieval or a training would use.
     """
     sources = [name for name in ("documents", "retriever") if call.get(name) is not None]
-    if call.get("adapter") is None:
-        return None if sources else field
-    adapter = as_adapter(call["adapter"])
-    if sources:
+    adapter = None if call.get("adapter") is None else as_adapter(call["adapter"])
+    if adapter is not None and sources:
         raise ArgumentError(
             f"a call takes either adapter or {sources[0]}: learn(documents) trains an adapter"
         )
+    if adapter is None and not sources:
+        adapter = field
+    if adapter is not None:
+        _check_answered_by_adapter(call)
     return adapter
+
+
+def _check_answered_by_adapter(call: Mapping[str, Any]) -> None:
+    """Reject settings without effect, but not those that were bound when the model learned."""
+    inherited = call.get("inherited", {})
+    for name, value in settings_of_learning(call).items():
+        if name not in inherited or inherited[name] != value:
+            raise ArgumentError(
+                f"{name!r} has no effect on the answer of a model that has learned, which "
+                "retrieves and trains nothing: leave it out, or pass it to learn"
+            )
 
 
 def as_adapter(value: object) -> TrainedAdapter:

@@ -19,8 +19,9 @@ _RESAMPLES = 10_000
 MIN_CLUSTERS_RESAMPLED = 8
 """Number of sources below which an interval is Student's, and few differences decide."""
 
-_MIN_CLUSTERS_EQUAL = 6  # of the same sign, by chance in 2 / 2⁶ = 3 % of all cases
-_MIN_CLUSTERS_EXTRAPOLATED = 5  # for the number of prompts that would settle a comparison
+# Below, nothing is decided: all signs agree by chance in 2 / 2⁵ = 6 % of all cases, and Student's
+# interval assumes normal differences, while a few prompts often make most of a difference.
+_MIN_CLUSTERS_DECIDED = 6
 _ROUNDING = 1e-9  # relative error of sums
 _MAX_DRAWS = 2_000_000  # numbers drawn at once
 _NORMAL = NormalDist()
@@ -81,8 +82,8 @@ def ratio_interval(
     observations would make the interval too short (Field & Welsh, 2007). Expanded percentiles,
     because plain percentiles are too narrow for few clusters (Hesterberg, 2014, arXiv 1411.5279,
     section 5.3). Fewer than eight clusters have too few different samples: Student's interval.
-    Clusters that all have the same ratio, other than 0, show no spread. Fewer than six of them give
-    no interval: by a sign test, six are the first that exclude 0.
+    Clusters that all have the same ratio, other than 0, show no spread, and fewer than decide give
+    no interval.
 
     Args:
         numerators: A number for each prompt.
@@ -100,7 +101,7 @@ def ratio_interval(
             numerators, denominators, clusters
         )
         is_equal = half <= _ROUNDING * abs(value)
-        if is_equal and value and count < _MIN_CLUSTERS_EQUAL:
+        if is_equal and value and count < _MIN_CLUSTERS_DECIDED:
             return Interval(value, math.nan, math.nan, count)
         return Interval(value, value - half, value + half, count)
     resampled = _resampled_ratios(sums, seed)
@@ -135,6 +136,8 @@ def judge(
 ) -> Difference:
     """Decide from the interval of a difference whether the first method is better.
 
+    Fewer than six sources decide nothing: by a sign test, six are the first that can.
+
     Args:
         first: A method.
         second: The method that it is compared with.
@@ -145,13 +148,12 @@ def judge(
         limit: Largest possible difference, in either direction.
     """
     verdict: Verdict = "cannot tell"
-    if interval.high < 0 or interval.low > 0:
+    is_few = interval.clusters < _MIN_CLUSTERS_DECIDED
+    if not is_few and (interval.high < 0 or interval.low > 0):
         verdict = "better" if (interval.high < 0) is lower_is_better else "worse"
     possible = interval.within(limit)
     too_few = verdict == "cannot tell" and (
-        interval.clusters < _MIN_CLUSTERS_EXTRAPOLATED
-        or math.isnan(possible.half_width)
-        or possible.half_width >= limit
+        is_few or math.isnan(possible.half_width) or possible.half_width >= limit
     )
     needed = None
     if verdict == "cannot tell" and not too_few and interval.half_width > 0 and interval.value:

@@ -138,9 +138,10 @@ class RequestSettings:
         """
         seed = self.generation.get("seed")
         seeds = {"seed": (seed + number) % (1 << 63)} if isinstance(seed, int) else {}
+        trains = "adapter" not in source
         return {
             **source,
-            **self.fine_tuning.model_dump(exclude_none=True),
+            **(self.fine_tuning.model_dump(exclude_none=True) if trains else {}),
             **self.generation,
             **seeds,
             "reservation": reservation,

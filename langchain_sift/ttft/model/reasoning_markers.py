@@ -58,6 +58,19 @@ def markers_after(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> 
     return replace(markers, begun=tail.rstrip().endswith(markers.opening))
 
 
+def markers_in(text: str) -> ReasoningMarkers | None:
+    """Return the markers of the reasoning that an answer of any model begins with, or None.
+
+    Where the prompt has begun the reasoning, the answer has only its end.
+    """
+    for opening, closing in _KNOWN:
+        if text.lstrip().startswith(opening):
+            return ReasoningMarkers(opening, closing)
+        if closing in text and opening not in text:
+            return ReasoningMarkers(opening, closing, begun=True)
+    return None
+
+
 def after_reasoning(
     markers: ReasoningMarkers | None, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]
 ) -> list[int]:

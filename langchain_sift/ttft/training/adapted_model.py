@@ -25,6 +25,9 @@ from langchain_sift.ttft.training.target_layers import (
     patterns,
 )
 
+_RANK_FOR_ANY = 64
+"""A rank that any model may have: in small ones, with smaller matrices, it costs little."""
+
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
     """Return a copy of the modules over the same weights, frozen and in evaluation mode.
@@ -74,7 +77,7 @@ def add_slots(model: PreTrainedModel, config: FineTuneConfig) -> tuple[Slots, Ta
     Warns of weights that should get an adapter and cannot.
 
     Raises:
-        ArgumentError: As `layers_to_adapt`.
+        ArgumentError: As `layers_to_adapt`, or if the rank is larger than any layer has a use for.
     """
     targets, groups = layers_to_adapt(model, config.target_modules)
     if targets.left_out:
@@ -90,7 +93,22 @@ def add_slots(model: PreTrainedModel, config: FineTuneConfig) -> tuple[Slots, Ta
         else _adapt_experts(model, group[0][0], config)
         for group in groups
     ]
+    _check_rank(config.lora_rank, updates)
     return Slots(updates, model), targets
+
+
+def _check_rank(rank: int, updates: Sequence[LowRankUpdate]) -> None:
+    """Reject a rank with which all updates have more weights than the matrices they are added to.
+
+    A rank as large as the smaller side of a matrix expresses any update.
+    """
+    pairs = [pair for update in updates for pair in update.layers]
+    full = max(min(a[-1], b[-1]) * (rank // a[-2]) for a, b in pairs)
+    if rank > max(full, _RANK_FOR_ANY):
+        raise ArgumentError(
+            f"lora_rank is {rank}, but updates of rank {full} already express all that the layers "
+            f"of this model can learn: lower it to at most {full}; 16 is the default"
+        )
 
 
 def layers_to_adapt(

@@ -468,6 +468,9 @@ def test_runnables_of_the_user_are_compared(
     [
         (("--k", "two"), "--k takes a number of documents"),
         (("--methods", "tfft:sift"), "did you mean ttft:sift"),
+        (("--methods", ""), "there is no method '\"\"': use some of base, rag:sift, rag:nearest"),
+        (("--protocol", ","), "there is no protocol '\",\"': use some of document, continuation"),
+        (("--k", ""), "--k takes a number of documents"),
         (("--retriever", "mine"), "'mine' is not NAME=module:OBJECT"),
         (("--chain", "api=no_such_module:chain"), "no_such_module"),
         (("--leaks", "never"), "report, exclude, ignore"),

@@ -22,6 +22,7 @@ from langchain_classic.chains.combine_documents import create_stuff_documents_ch
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import AIMessage
 from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -459,6 +460,36 @@ def test_questions_are_answered_and_scored(
     metrics = {"exact_match", "f1", "contains", *accuracies, "short", "percent_of_base"}
     assert set(report.metrics("qa")) == metrics
     assert report.summary("qa")["api"].scores["exact_match"] == 0.5
+
+
+def test_the_reasoning_of_a_chain_is_not_its_answer(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    answers = {
+        "plain": "A comet.",
+        "reasons": "\n<think>\nNot a miller.\n</think>\n\nA comet.",
+        "reasons in other markers": "[THINK]Not a miller.[/THINK]A comet.",
+        "begun by the prompt": "Not a miller.\n</think>\n\nA comet.",
+        "a message": AIMessage("<think></think> A comet."),
+        "later": "A comet. <think>Not a miller.</think>",
+        "cut": "<think>Perhaps a comet. A comet",
+    }
+    chains = {
+        name: RunnableLambda(lambda _, answer=answer: answer) for name, answer in answers.items()
+    }
+    options: dict[str, Any] = {"protocols": ("qa",), "k": 1, "max_tokens": 2}
+    report = run(
+        tiny_model,
+        tiny_tokenizer,
+        store,
+        (*chains,),
+        prompts=QUESTIONS[1:2],
+        chains=chains,
+        **options,
+    )
+    found = {row.method: row.answer for row in report.rows if row.method in chains}
+    other = {"later": answers["later"], "cut": ""}
+    assert found == {**dict.fromkeys(chains, "A comet."), **other}
 
 
 def test_a_scorer_may_return_nan(

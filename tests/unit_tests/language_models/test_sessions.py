@@ -339,6 +339,94 @@ def test_what_is_bound_stays_bound_when_a_model_learns(
         session.invoke(PROMPT)
 
 
+_WITHOUT_EFFECT: list[dict[str, object]] = [
+    {"k": 3},
+    {"filter": {"tenant": "a"}},
+    {"learning_rate": 1e-2},
+    {"objective": "distill"},
+    {"max_documents": 1},
+]
+
+
+async def _drained(chunks: Any) -> list[object]:
+    return [chunk async for chunk in chunks]
+
+
+_WAYS_TO_CALL: dict[str, Callable[[Any, dict[str, Any]], object]] = {
+    "invoke": lambda model, call: model.invoke(PROMPT, **call),
+    "batch": lambda model, call: model.batch([PROMPT, PROMPT], **call),
+    "stream": lambda model, call: list(model.stream(PROMPT, **call)),
+    "ainvoke": lambda model, call: asyncio.run(model.ainvoke(PROMPT, **call)),
+    "abatch": lambda model, call: asyncio.run(model.abatch([PROMPT], **call)),
+    "astream": lambda model, call: asyncio.run(_drained(model.astream(PROMPT, **call))),
+    "bind": lambda model, call: model.bind(**call).invoke(PROMPT),
+}
+
+
+@pytest.mark.parametrize("way", _WAYS_TO_CALL)
+@pytest.mark.parametrize("kind", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_model_that_has_learned_refuses_settings_without_effect(
+    kind: type[Any], way: str, tiny_model: Any, tiny_tokenizer: Any, documents: list[Document]
+) -> None:
+    """An answer of its adapter retrieves and trains nothing."""
+    own: dict[str, Any] = {"finetune": FINETUNE, "temperature": 0.0, "max_tokens": 4}
+    model = kind(model=tiny_model, tokenizer=tiny_tokenizer, **own)
+    call, session = _WAYS_TO_CALL[way], model.learn(documents)
+    for settings in _WITHOUT_EFFECT:
+        (name,) = settings
+        with pytest.raises(ArgumentError, match=f"'{name}' has no effect on the answer"):
+            call(session, settings)
+        with pytest.raises(ArgumentError, match=f"'{name}' has no effect on the answer"):
+            call(model, {**settings, "adapter": session.adapter})
+        call(session, {**settings, "documents": documents})  # these are learned anew
+    with_effect = {"stop": ["x"], "max_tokens": 2, "seed": 1, "timeout": 60.0}
+    call(session, {**with_effect, "context": documents[:1], "k": None})
+
+
+def test_what_was_bound_when_a_model_learned_is_no_reason_to_refuse_its_calls(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    bound: Any = model.bind(filter={"tenant": "a"}, learning_rate=1e-2)
+    session = bound.learn(documents)
+    expected = model.learn(documents, learning_rate=1e-2).invoke(PROMPT)
+    assert session.bind(max_tokens=8).invoke(PROMPT, learning_rate=1e-2) == expected
+    for settings in ({"learning_rate": 1e-3}, {"filter": {"tenant": "b"}}, {"k": 2}):
+        with pytest.raises(ArgumentError, match="has no effect on the answer"):
+            session.invoke(PROMPT, **settings)
+
+
+@pytest.mark.parametrize("way", ["configured", "bound, then configured", "configured, then bound"])
+async def test_a_model_learns_with_what_is_configured(
+    model: TestTimeFineTunedLLM, documents: list[Document], way: str
+) -> None:
+    """The fields stay configurable, and the end of a `with` block closes the model."""
+    other = FineTuneConfig(lora_rank=2, lora_alpha=4.0, learning_rate=1e-2)
+    fields = {"finetune": ConfigurableField("recipe"), "max_tokens": ConfigurableField("length")}
+    configurable: Any = model.configurable_fields(**fields)  # type: ignore[arg-type]
+    chosen = {"recipe": other}
+    configured = {
+        "configured": lambda: configurable.with_config(configurable=chosen),
+        "bound, then configured": lambda: configurable.bind(seed=1).with_config(
+            configurable=chosen
+        ),
+        "configured, then bound": lambda: configurable.with_config(configurable=chosen).bind(
+            seed=1
+        ),
+    }[way]()
+    alone = model.model_copy(update={"finetune": other}).learn(documents)
+    with configured.learn(documents) as session:
+        assert session.invoke(PROMPT) == alone.invoke(PROMPT)
+        shorter = {"configurable": {"length": 2}}
+        assert session.invoke(PROMPT, shorter) == alone.invoke(PROMPT, max_tokens=2)
+        twice = session.learn(documents[:1])
+        assert twice.invoke(PROMPT) == alone.learn(documents[:1]).invoke(PROMPT)
+    async with await configured.alearn(documents) as another:
+        assert await another.ainvoke(PROMPT) == alone.invoke(PROMPT)
+    for closed in (session, another):
+        with pytest.raises(ArgumentError, match="this session is closed"):
+            closed.invoke(PROMPT)
+
+
 async def test_a_coroutine_learns_with_what_is_bound(
     model: TestTimeFineTunedLLM, documents: list[Document]
 ) -> None:

@@ -59,14 +59,15 @@ def test_one_observation_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize("count", range(2, 12))
-def test_equal_differences_decide_where_a_sign_test_does(count: int) -> None:
-    interval = ratio_interval([1.0] * count, [1.0] * count, names(count))
-    found = judge("a", "b", "m", interval, prompts=count, lower_is_better=False, limit=1.0)
+def test_differences_of_one_sign_decide_where_a_sign_test_does(count: int) -> None:
     decides = binomtest(count, count).pvalue < 0.05
-    assert found.interval.value == 1.0
-    assert (found.verdict, found.too_few) == (
-        ("better", False) if decides else ("cannot tell", True)
-    )
+    for values in ([0.5] * count, [0.5 + 0.01 * number for number in range(count)]):
+        interval = ratio_interval(values, [1.0] * count, names(count))
+        found = judge("a", "b", "m", interval, prompts=count, lower_is_better=False, limit=1.0)
+        assert found.interval.value == pytest.approx(np.mean(values))
+        assert (found.verdict, found.too_few) == (
+            ("better", False) if decides else ("cannot tell", True)
+        )
     equal = ratio_interval([0.0] * count, [1.0] * count, names(count))
     assert (equal.low, equal.high) == (0.0, 0.0)
 
@@ -113,7 +114,7 @@ def test_an_interval_is_clipped_to_its_limit_and_few_sources_are_not_extrapolate
     assert result.verdict == unlimited.verdict
     unsettled = result.verdict == "cannot tell"
     everything = (interval.low, interval.high) == (-1, 1)
-    assert result.too_few is (unsettled and (count < 5 or everything))
+    assert result.too_few is (unsettled and (count < 6 or everything))
     assert result.prompts_needed == (None if result.too_few else unlimited.prompts_needed)
 
 

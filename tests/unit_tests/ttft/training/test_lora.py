@@ -12,6 +12,7 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, DENSE, MIXTURES, MULTIMODAL, make_model
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
@@ -304,6 +305,27 @@ def test_only_named_layers_are_wrapped(tiny_model: PreTrainedModel) -> None:
     assert {name.rpartition(".")[2] for name in wrapped} == {"q_proj", "v_proj"}
     with pytest.raises(ArgumentError, match="no_such_layer"):
         add_slots(share_weights(tiny_model), FineTuneConfig(target_modules=("no_such_layer",)))
+
+
+def test_a_rank_that_no_matrix_has_a_use_for_is_refused() -> None:
+    """It would take more memory than the weights themselves, or more than there is."""
+    sizes = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=200, num_hidden_layers=1, **sizes))
+    layers = [part for part in model.model.modules() if isinstance(part, torch.nn.Linear)]
+    full = max(min(layer.weight.shape) for layer in layers)
+    add_slots(share_weights(model), FineTuneConfig(lora_rank=full))
+    for rank in (full + 1, 100_000):
+        message = f"lora_rank is {rank}.* lower it to at most {full};"
+        with pytest.raises(ArgumentError, match=message):
+            add_slots(share_weights(model), FineTuneConfig(lora_rank=rank))
+
+
+@pytest.mark.parametrize("name", sorted(MIXTURES))
+def test_a_rank_is_divided_among_the_experts_of_a_token_before_it_is_refused(name: str) -> None:
+    model = share_weights(make_model(name))
+    with pytest.raises(ArgumentError, match=r"lora_rank is 100000.* at most \d+;"):
+        add_slots(model, FineTuneConfig(lora_rank=100_000))
+    add_slots(share_weights(make_model(name)), FineTuneConfig(lora_rank=64))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
