@@ -45,7 +45,7 @@ def test_copies_and_lengths_of_a_store_are_reported_and_settings_advised(texts: 
     assert found.problems == ()
     assert found.calibration is not None
     assert found.calibration.held_out[-1].gain.low > 0
-    assert found.advice.startswith("SIFT will pay: ")
+    assert found.advice.startswith("SIFT will pay. ")
     chosen = found.calibration.selection
     assert f"kernel={chosen.kernel}" in found.advice
     assert f"noise_variance={chosen.noise_variance:g}" in found.advice
