@@ -10,6 +10,7 @@ from langchain_sift.diagnosis.languages import NO_LANGUAGE
 from langchain_sift.diagnosis.lengths import Lengths
 from langchain_sift.diagnosis.row_counts import RowCounts
 from langchain_sift.diagnosis.similarities import Similarities
+from langchain_sift.report.counts import counted
 from langchain_sift.report.intervals import Interval
 
 _LEAST_SHARE = 0.05  # of the texts in a language
@@ -33,15 +34,15 @@ def problems_of(
     problems = []
     if faulty := rows.zero_vectors + rows.non_finite_vectors:
         problems.append(
-            f"{faulty} vectors are zero, NaN or infinite: retrieval leaves their documents out; "
-            "embed those texts again"
+            f"vectors that are zero, NaN or infinite: {faulty}; retrieval leaves their documents "
+            "out: embed those texts again"
         )
     if len(rows.dimensions) > 1:
         listed = " and ".join(map(str, rows.dimensions))
         problems.append(f"the vectors have {listed} dimensions: embed all with the same model")
     elif dimensions is not None and rows.dimensions != (dimensions,):
         problems.append(
-            f"the vectors have {rows.dimensions[0]} dimensions, and the embeddings make "
+            f"the vectors have {counted(rows.dimensions[0], 'dimension')}, and the embeddings make "
             f"{dimensions}: open the store with the embeddings that filled it"
         )
     if rows.longest_norm > _MIXED_NORMS * rows.shortest_norm:
@@ -53,7 +54,7 @@ def problems_of(
         )
     if rows.without_text or rows.blank:
         problems.append(
-            f"{rows.without_text} rows have no text, and {rows.blank} a blank one: delete them"
+            f"rows without a text: {rows.without_text}, with a blank one: {rows.blank}: delete them"
         )
     if lengths.cut_texts:
         problems.append(
