@@ -76,7 +76,7 @@ def _step(
     return RunnableLambda(function)
 
 
-def _check_entries(entries: dict[str, Any]) -> dict[str, Any]:
+def _check_entries(entries: dict[str, object]) -> dict[str, object]:
     """Return what a chain was called with, or raise an error that names the missing entry."""
     if "input" not in entries:
         named = ", ".join(map(repr, entries)) or "an empty dictionary"
