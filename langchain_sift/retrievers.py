@@ -220,8 +220,13 @@ class SIFTRetriever(VectorStoreRetriever):
     @model_validator(mode="before")
     @classmethod
     def validate_search_type(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Check the names of the fields."""
+        """Check the names of the fields, and that the store is no retriever."""
         check_fields(cls, values)
+        if isinstance(values.get("vectorstore"), VectorStoreRetriever):
+            raise ArgumentError(
+                "vectorstore must be the store itself, got a retriever: use "
+                "SIFTRetriever.from_retriever(store.as_retriever(...)), or vectorstore=store"
+            )
         return values
 
     @model_validator(mode="after")

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
     from langchain_sift.retrieval.defaults import KernelSettings
 
+_PERCENT = (
+    "% of base: bits that held-out texts or answers need, in percent of those with the base "
+    "model; lower is better. surrogate: log-likelihood of the texts given their embeddings; higher "
+    "is better, and the lowest are not tried"
+)
+_LABELLED = "scores: mean of the metric over the queries; higher is better"
+_MADE = (
+    "scores for one sentence: α-nDCG of the texts like its own; for two sentences: share of their "
+    "two texts that is found; higher is better"
+)
 _BAR, _LONGEST = 16, 24  # lengths of the bar of 100 %, and of any, in characters
 
 
@@ -38,6 +48,7 @@ def print_calibration(result: Calibration) -> None:
         _add(others[other.name], other.value, other.measured)
     for table in (noise, rates, *others.values(), counts):
         console.print(table)
+    console.print(_PERCENT)
     tuned = result.settings.fine_tuning
     if tuned is not None:
         # Within minutes, more is compared than the grid of learning rates and λ'.
@@ -63,6 +74,7 @@ def print_retrieval_calibration(result: RetrievalCalibration) -> None:
         for count in result.counts:
             counts.add_row(str(count.k), f"{count.score:.3f}", f"{count.nearest:.3f}")
         console.print(counts)
+    console.print(_MADE if not result.labelled else _LABELLED)
     chosen = result.selection
     length = "" if chosen.length_scale is None else f", length scale {chosen.length_scale:g}"
     console.print(

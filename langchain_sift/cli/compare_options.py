@@ -27,7 +27,9 @@ PromptsOption = Annotated[
         "file, or a folder of such files; also a folder in the format of BEIR, a .json, .csv "
         "or .parquet file of questions, as those of SQuAD, MMLU and ARC, or a .tsv file of ids "
         "and questions. With --protocol qa, each line of a text file is a question. Of a folder, "
-        "the files of questions are read, and texts only if there are none; a note names the rest.",
+        "the files of questions are read, and texts only if there are none; a note names the rest. "
+        'Fields of a question: "question" or "text", "answers" or "choices", "group", "source", '
+        'and its "relevant" documents.',
     ),
 ]
 QrelsOption = Annotated[

@@ -29,6 +29,7 @@ from langchain_sift.cli.options import (
 )
 from langchain_sift.cli.terminal import Terminal, to_json
 from langchain_sift.errors import SIFTError
+from langchain_sift.report.counts import counted
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _print(diagnosis: Diagnosis) -> None:
 
 def _rows_table(diagnosis: Diagnosis) -> Table:
     rows = diagnosis.rows
-    table = _table("all rows" if rows.complete else f"the first {rows.rows} rows")
+    table = _table("all rows" if rows.complete else f"the first {counted(rows.rows, 'row')}")
     table.add_row("rows", str(rows.rows))
     table.add_row("different texts", str(rows.texts))
     table.add_row("exact copies", f"{rows.exact_copies:.1%}, at most {rows.most_copies} of a text")
@@ -152,7 +153,7 @@ def _rows_table(diagnosis: Diagnosis) -> Table:
 
 def _texts_table(diagnosis: Diagnosis) -> Table:
     lengths = diagnosis.lengths
-    table = _table(f"{diagnosis.similarities.texts} sampled texts")
+    table = _table(counted(diagnosis.similarities.texts, "sampled text"))
     similarity = diagnosis.similarities.near_duplicate_similarity
     table.add_row(
         f"with a near duplicate (cosine of at least {similarity:g})",

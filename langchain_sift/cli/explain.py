@@ -117,10 +117,10 @@ def _print(explanation: Explanation) -> None:
         "were known",
     )
     stops = ", ".join(
-        f"α = {alpha:g} after {count or f'more than {len(explanation.sift)}'}"
+        f"{count or f'more than {len(explanation.sift)}'} with α = {alpha:g}"
         for alpha, count in explanation.stops.items()
     )
-    console.print(f"adaptive stopping (stopping_alpha of the retriever): {stops} documents")
+    console.print(f"documents with adaptive stopping (stopping_alpha of the retriever): {stops}")
 
 
 def _choices_table(title: str, choices: Sequence[ExplainedChoice]) -> Table:

@@ -17,6 +17,7 @@ from langchain_sift.cli.options import (
     StoreTokenOption,
 )
 from langchain_sift.cli.terminal import Terminal
+from langchain_sift.report.counts import counted
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         bool,
         typer.Option(
             "--all-files",
-            help="Read hidden files, virtual environments, caches and checkpoints of folders, too.",
+            help="Read hidden files, virtual environments, caches, checkpoints and adapters of "
+            "folders, too, and what compare and calibrate wrote.",
         ),
     ] = False,
     gitignore: Annotated[
@@ -228,7 +230,11 @@ def _print_outcome(console: Terminal, run: FileRun) -> None:
     endings = ", ".join(f"{count} {ending}" for ending, count in run.found.skipped.items())
     for count, kind in (
         (endings, "files of other formats skipped"),
-        (run.found.left_out, "hidden files, environments, caches and checkpoints left out"),
+        (
+            run.found.left_out,
+            "left out (hidden files, environments, caches, checkpoints, adapters, and what compare "
+            "and calibrate wrote; --all-files reads them)",
+        ),
         (run.found.links, "links to files and folders that are read under another name"),
     ):
         if count:
@@ -238,7 +244,8 @@ def _print_outcome(console: Terminal, run: FileRun) -> None:
     changes = run.changes
     _print(
         console,
-        f"{run.read.files} files read: {changes.added} chunks added, {changes.updated} updated, "
+        f"{counted(run.read.files, 'file')} read: {counted(changes.added, 'chunk')} added, "
+        f"{changes.updated} updated, "
         f"{changes.removed} removed, {changes.unchanged} unchanged",
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import typer
 from langchain_core.documents import Document
 
+from langchain_sift.report.counts import counted
 from langchain_sift.report.metrics import contains_answer
 from langchain_sift.ttft import TrainedAdapter
 from langchain_sift.ttft.training.tasks import STOPPED, time_was_up
@@ -28,10 +29,10 @@ def print_summary(
     """
     losses = adapter.training.losses
     count = len(documents)
-    learned = f"learned {len(losses)} of {count} examples"
+    learned = f"learned {len(losses)} of {counted(count, 'example')}"
     if epochs > 1:
         steps = f"{len(losses)} of {epochs * count} steps"
-        learned = f"took {steps} ({epochs} on each of {count} examples)"
+        learned = f"took {steps} ({epochs} on each of {counted(count, 'example')})"
     # The first and the last epoch have the same examples.
     part, size = "epoch", count
     if epochs == 1 or len(losses) < epochs * count:

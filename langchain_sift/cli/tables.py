@@ -84,7 +84,7 @@ def _print_answers(console: Terminal, answered: QuestionAnswers) -> None:
 def _print_failures(console: Terminal, report: Report) -> None:
     reasons = Counter(row.failure for row in report.rows if row.failure is not None)
     if reasons:
-        console.print(f"{reasons.total()} of {len(report.rows)} rows have no result:")
+        console.print(f"rows without a result: {reasons.total()} of {len(report.rows)}")
     for reason, count in reasons.most_common(_MOST_REASONS):
         console.print(f"  {count} x {reason}")
 

@@ -21,15 +21,14 @@ from langchain_sift.comparison.row_files import (
 )
 from langchain_sift.comparison.tasks import PROTOCOLS
 from langchain_sift.errors import ArgumentError
+from langchain_sift.indexing.own_files import PROMPTS, ROWS, RUN, TEXTS, run_settings
 from langchain_sift.indexing.paths import is_there, named_path
 from langchain_sift.report.file_names import PLOTS, report_files
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import Row, in_order, plain
 
-_ROWS, _TEXTS, _RUN = "results.jsonl", "documents.jsonl", "run.json"
-_PROMPTS = "prompts.jsonl"
-_FILES = (_ROWS, _TEXTS, _PROMPTS, *report_files(PROTOCOLS), _RUN)
-"""The files that a comparison writes: it writes `_RUN` first, and removes it last."""
+_FILES = (ROWS, TEXTS, PROMPTS, *report_files(PROTOCOLS), RUN)
+"""The files that a comparison writes: it writes `RUN` first, and removes it last."""
 
 _LOCK = ".compare.lock"
 _NAMED_FILES = 3  # in a message
@@ -84,7 +83,7 @@ class RunFolder:
         """Reject a folder with a comparison that shall stay, or with files of these names."""
         if self.path.is_file():
             raise ArgumentError(f"{self.path} is a file: name a folder")
-        if _settings(self.path) is not None:
+        if run_settings(self.path) is not None:
             if not (self._resume or self._overwrite):
                 raise ArgumentError(
                     f"{self.path} already holds a comparison: continue it (--resume), replace it "
@@ -148,15 +147,15 @@ class RunFolder:
         self._check_free()
         if self._overwrite:
             self._clear()
-        stored = _settings(self.path)
+        stored = run_settings(self.path)
         if stored is not None:
             self._check(stored, wanted)
             self._read()
-        write_file(self.path / _RUN, json.dumps(wanted, ensure_ascii=False, indent=1))
+        write_file(self.path / RUN, json.dumps(wanted, ensure_ascii=False, indent=1))
 
     def _clear(self) -> None:
         """Remove the files of a comparison, and no others."""
-        for name in _FILES:  # `_RUN` last: a kill leaves a folder that can be cleared again
+        for name in _FILES:  # `RUN` last: a kill leaves a folder that can be cleared again
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # such as a folder that holds other files
             (self.path / PLOTS).rmdir()
@@ -173,9 +172,9 @@ class RunFolder:
             )
 
     def _read(self) -> None:
-        for value in whole_lines(self.path / _TEXTS):
+        for value in whole_lines(self.path / TEXTS):
             self.texts[value["id"]] = value["text"]
-        for value in whole_lines(self.path / _ROWS):
+        for value in whole_lines(self.path / ROWS):
             row = row_of(value)
             self.rows[row.key] = row
 
@@ -201,14 +200,14 @@ class RunFolder:
             + "\n"
             for key, text in (dict(prompts) | others).items()
         )
-        write_file(self.path / _PROMPTS, "".join(lines))
+        write_file(self.path / PROMPTS, "".join(lines))
 
     def keep(self, keys: Collection[Key]) -> None:
         """Remove all rows but these; the others are measured again, with their batch."""
         self.rows = {key: row for key, row in self.rows.items() if key in keys}
-        write_file(self.path / _ROWS, "".join(map(row_line, self.rows.values())))
+        write_file(self.path / ROWS, "".join(map(row_line, self.rows.values())))
         write_file(
-            self.path / _TEXTS,
+            self.path / TEXTS,
             "".join(text_line(key, text) for key, text in self.texts.items()),
         )
 
@@ -216,8 +215,8 @@ class RunFolder:
         """Append rows, and the texts of documents that are new."""
         new = {key: text for key, text in texts.items() if key not in self.texts}
         added = list(rows)
-        append(self.path / _TEXTS, "".join(text_line(k, text) for k, text in new.items()))
-        append(self.path / _ROWS, "".join(map(row_line, added)))
+        append(self.path / TEXTS, "".join(text_line(k, text) for k, text in new.items()))
+        append(self.path / ROWS, "".join(map(row_line, added)))
         self.texts |= new
         self.rows |= {row.key: row for row in added}
 
@@ -228,16 +227,16 @@ def read_report(path: Path) -> Report:
     Raises:
         ArgumentError: If the folder holds none.
     """
-    settings = _settings(path)
+    settings = run_settings(path)
     if settings is None:
-        raise ArgumentError(f"{path} holds no comparison: {_RUN} cannot be read")
-    rows = {row.key: row for row in map(row_of, whole_lines(path / _ROWS))}
-    prompts = whole_lines(path / _PROMPTS)
+        raise ArgumentError(f"{path} holds no comparison: {RUN} cannot be read")
+    rows = {row.key: row for row in map(row_of, whole_lines(path / ROWS))}
+    prompts = whole_lines(path / PROMPTS)
     order = {prompt["id"]: index for index, prompt in enumerate(prompts)}
     return Report(
         rows=tuple(in_order(rows.values(), settings["protocols"], order, settings["methods"])),
         settings=settings,
-        texts={value["id"]: value["text"] for value in whole_lines(path / _TEXTS)},
+        texts={value["id"]: value["text"] for value in whole_lines(path / TEXTS)},
         prompt_texts={prompt["id"]: prompt["text"] for prompt in prompts},
         references={
             prompt["id"]: prompt["reference"] for prompt in prompts if prompt.get("reference")
@@ -247,13 +246,3 @@ def read_report(path: Path) -> Report:
             prompt["id"]: tuple(prompt["relevant"]) for prompt in prompts if prompt.get("relevant")
         },
     )
-
-
-def _settings(path: Path) -> Mapping[str, Any] | None:
-    """Return the settings of the comparison in a folder; None if they cannot be read."""
-    try:
-        found = json.loads((path / _RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    is_ours = isinstance(found, dict) and {"protocols", "methods"} <= found.keys()
-    return found if is_ours else None

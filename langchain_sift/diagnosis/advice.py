@@ -10,11 +10,13 @@ from langchain_sift.diagnosis.languages import NO_LANGUAGE
 from langchain_sift.diagnosis.lengths import Lengths
 from langchain_sift.diagnosis.row_counts import RowCounts
 from langchain_sift.diagnosis.similarities import Similarities
+from langchain_sift.report.counts import counted
 from langchain_sift.report.intervals import Interval
 
 _LEAST_SHARE = 0.05  # of the texts in a language
 _MIXED_NORMS = 1.01  # longest norm by shortest
 _MANY_DUPLICATES = 0.1
+_LABELS = "If you have labelled queries, `calibrate --queries` chooses settings more surely."
 _LITTLE = 0.05  # a difference from nearest neighbours in the share of sources that are found
 
 
@@ -32,15 +34,15 @@ def problems_of(
     problems = []
     if faulty := rows.zero_vectors + rows.non_finite_vectors:
         problems.append(
-            f"{faulty} vectors are zero, NaN or infinite: retrieval leaves their documents out; "
-            "embed those texts again"
+            f"vectors that are zero, NaN or infinite: {faulty}; retrieval leaves their documents "
+            "out: embed those texts again"
         )
     if len(rows.dimensions) > 1:
         listed = " and ".join(map(str, rows.dimensions))
         problems.append(f"the vectors have {listed} dimensions: embed all with the same model")
     elif dimensions is not None and rows.dimensions != (dimensions,):
         problems.append(
-            f"the vectors have {rows.dimensions[0]} dimensions, and the embeddings make "
+            f"the vectors have {counted(rows.dimensions[0], 'dimension')}, and the embeddings make "
             f"{dimensions}: open the store with the embeddings that filled it"
         )
     if rows.longest_norm > _MIXED_NORMS * rows.shortest_norm:
@@ -52,7 +54,7 @@ def problems_of(
         )
     if rows.without_text or rows.blank:
         problems.append(
-            f"{rows.without_text} rows have no text, and {rows.blank} a blank one: delete them"
+            f"rows without a text: {rows.without_text}, with a blank one: {rows.blank}: delete them"
         )
     if lengths.cut_texts:
         problems.append(
@@ -73,7 +75,7 @@ def problems_of(
 def advice_for(
     rows: RowCounts, similarities: Similarities, calibration: RetrievalCalibration | None
 ) -> str:
-    """Return a sentence on what SIFT will bring in a store, and with which settings.
+    """Return a short text on what SIFT will bring in a store, and with which settings.
 
     Args:
         rows: The counts of the store's rows.
@@ -82,16 +84,16 @@ def advice_for(
     """
     if similarities.texts < 2:
         return (
-            "One text does not tell whether SIFT will pay: index more texts, or examine more "
+            "One text does not show whether SIFT will pay: index more texts, or examine more "
             "(--sample)."
         )
-    duplicates = f"{similarities.near_duplicates:.0%} of the texts have a near duplicate"
+    repeats = f"{similarities.near_duplicates:.0%} of the texts have a near duplicate."
     # The cosines and the gain are those of different texts: they say nothing of copies.
     has_copies = rows.exact_copies >= _MANY_DUPLICATES
     if has_copies:
-        duplicates = (
+        repeats = (
             f"{rows.exact_copies:.0%} of the rows repeat the text of another, and SIFT returns "
-            f"each text once; {duplicates}"
+            f"each text once. {repeats}"
         )
     many = has_copies or similarities.near_duplicates >= _MANY_DUPLICATES
     if calibration is None:
@@ -101,14 +103,19 @@ def advice_for(
             if similarities.texts < MIN_QUERIES
             else "embeddings that fit the store, and texts that differ"
         )
-        return f"{promise}: {duplicates}. Settings could not be chosen: that needs {needed}."
-    gain = calibration.held_out[-1].gain
-    promise = _promise(gain, many=many, has_copies=has_copies)
+        return f"{promise}. {repeats} Settings could not be chosen: that needs {needed}."
+    promise = _promise(calibration.held_out[-1].gain, many=many, has_copies=has_copies)
+    return f"{promise}. {repeats} {_trial(calibration)} Use {_settings(calibration)}. {_LABELS}"
+
+
+def _trial(calibration: RetrievalCalibration) -> str:
+    """Return a sentence on what SIFT and nearest neighbours found for queries of two sentences."""
+    scores = calibration.held_out[-1]
     return (
-        f"{promise}: {duplicates}, and for queries of two sentences the share of their sources "
-        f"that it finds differs from nearest neighbours' by {100 * gain.value:+.1f} points "
-        f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}). Use {_settings(calibration)}; with "
-        "labelled queries, `calibrate --queries` chooses more surely."
+        f"A trial asked for two texts at once, with a sentence of each: of these texts, SIFT found "
+        f"{scores.chosen.value:.1%} and nearest neighbours found {scores.nearest.value:.1%}, a "
+        f"difference of {100 * scores.gain.value:+.1f} points (95 % interval: "
+        f"{100 * scores.gain.low:+.1f} to {100 * scores.gain.high:+.1f})."
     )
 
 
@@ -129,7 +136,7 @@ def _promise(gain: Interval, *, many: bool, has_copies: bool) -> str:
         return "SIFT will pay where the store's own search returns copies"
     if max(-gain.low, gain.high) <= _LITTLE:
         return "SIFT will change little"
-    return "The store does not tell whether SIFT will pay"
+    return "The trial does not show whether SIFT will pay"
 
 
 def _settings(calibration: RetrievalCalibration) -> str:

@@ -31,7 +31,7 @@ class Diagnosis:
     """Faults of the store, each with its cure."""
 
     advice: str
-    """A sentence on what SIFT will bring in this store, and with which settings."""
+    """A short text on what SIFT will bring in this store, and with which settings."""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; NaN becomes None."""

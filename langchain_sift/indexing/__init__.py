@@ -3,12 +3,14 @@
 | file | task |
 |---|---|
 | `folders.py` | find files |
+| `own_files.py` | recognise what `compare` and `calibrate` wrote |
 | `formats/` | read the texts of a file, with one module for each kind of format |
 | `loaders.py` | read files with LangChain's loaders |
 | `metadata.py` | make metadata that Chroma can filter |
 | `attachments.py` | read files within files, such as attachments of mail |
 | `files.py` | read the documents of files |
 | `beir.py` | find the files of a test collection in the format of BEIR |
+| `headings.py` | keep headings with their texts |
 | `chunks.py` | split documents, with their positions |
 | `token_lengths.py` | measure texts in the tokens of their embeddings |
 | `text_limits.py` | read how much of a text embeddings take, without their weights |

@@ -28,7 +28,7 @@ from langchain_sift.indexing.formats import (
     Reader,
     Reading,
 )
-from langchain_sift.indexing.formats.records import Heading
+from langchain_sift.indexing.headings import BOUND, heading_paths, with_bound_headings
 from langchain_sift.indexing.origins import Origin
 from langchain_sift.indexing.row_ids import RowId, file_digest
 
@@ -38,7 +38,6 @@ from langchain_text_splitters import Language, RecursiveCharacterTextSplitter  #
 
 # Keys of a chunk's position in its metadata. The first is LangChain's.
 _OFFSET, _LINE, _HEADINGS = "start_index", "line", "headings"
-_BETWEEN = " > "
 
 # Paragraphs, lines, sentences, words, clauses, characters. The spaces of English divide words; many
 # scripts have none, and divide sentences and clauses by signs of their own.
@@ -232,8 +231,10 @@ def _pieces(
     """Yield the chunks of a document that hold more than space, with their positions."""
     text = part.document.page_content
     starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]  # of the lines
+    text = with_bound_headings(text, starts, part.headings)
     cuts = [starts[heading.line] for heading in part.headings] if chunking.at_headings else []
-    paths = _paths(part.headings)
+    cuts = [cut for cut in cuts if text[cut - 1] != BOUND]
+    paths = heading_paths(part.headings)
     for start, end in pairwise([0, *cuts, len(text)]):
         offset = start
         for piece in splitter.split_text(text[start:end]):
@@ -242,8 +243,9 @@ def _pieces(
             offset = found if found >= 0 else max(start, text.rfind(piece, start, end))
             if piece.strip():
                 line = bisect_right(starts, offset) - 1
-                above = paths[bisect_right(part.headings, line, key=lambda each: each.line)]
-                yield piece, _position(part, offset, line, above)
+                first = line + piece.partition("\n")[0].count(BOUND)  # of the text
+                above = paths[bisect_right(part.headings, first, key=lambda each: each.line)]
+                yield piece.replace(BOUND, "\n"), _position(part, offset, line, above)
             offset += 1 if chunking.overlap else len(piece)
 
 
@@ -254,16 +256,6 @@ def _position(part: Part, offset: int, line: int, headings: str) -> dict[str, ob
     if headings:
         position[_HEADINGS] = headings
     return position
-
-
-def _paths(headings: Iterable[Heading]) -> list[str]:
-    """Return the titles above the text before the first heading, and after each one."""
-    path: list[Heading] = []
-    paths = [""]
-    for heading in headings:
-        path = [*(above for above in path if above.level < heading.level), heading]
-        paths.append(_BETWEEN.join(each.title for each in path))
-    return paths
 
 
 def _splitter_for(path: Path, chunking: Chunking) -> RecursiveCharacterTextSplitter:

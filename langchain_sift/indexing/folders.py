@@ -14,6 +14,7 @@ from stat import S_ISREG
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats import READERS
 from langchain_sift.indexing.gitignore import Ignored
+from langchain_sift.indexing.own_files import is_own_file
 from langchain_sift.indexing.paths import (
     at_or_above,
     full_path,
@@ -29,8 +30,8 @@ from langchain_sift.ttft.texts import well_formed
 _LEFT_OUT = frozenset({"__MACOSX", "__pycache__", "node_modules", "desktop.ini", "Thumbs.db"})
 _PREFIXES = (".", "~$")  # hidden files, AppleDouble's ._*, the locks of open documents
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
-# A folder with one of these holds a virtual environment, one of conda, or a cache.
-_MARKS = ("pyvenv.cfg", "conda-meta", "CACHEDIR.TAG")
+# A folder with one of these holds a virtual environment, one of conda, a cache, or an adapter.
+_MARKS = ("pyvenv.cfg", "conda-meta", "CACHEDIR.TAG", "adapter_config.json")
 # Reasons that a file is not read.
 _NO_READER = "not a supported format without its --loader"
 _NOT_EVERYTHING = "left out without --all-files"
@@ -41,7 +42,7 @@ class FolderRules:
     """The files of a folder that are left out."""
 
     everything: bool = False
-    """If False, leave out hidden files, virtual environments, caches and checkpoints."""
+    """If False, leave out what is hidden, made by programs, or written by `compare`."""
 
     gitignore: bool = False
     """If True, leave out files that the folder's .gitignore files name, and those of the folders
@@ -280,9 +281,9 @@ def _is_left_out(path: Path) -> bool:
     name = path.name
     if name.startswith(_PREFIXES) or name in _LEFT_OUT:
         return True
-    if _CHECKPOINT.fullmatch(name) and is_folder(path):
-        return True
-    return is_folder(path) and any(is_there(path / mark) for mark in _MARKS)
+    if not is_folder(path):
+        return is_own_file(path)
+    return bool(_CHECKPOINT.fullmatch(name)) or any(is_there(path / mark) for mark in _MARKS)
 
 
 def _nothing_to_read(path: Path, files: int, endings: Sequence[str]) -> str:
@@ -296,4 +297,4 @@ def _nothing_to_read(path: Path, files: int, endings: Sequence[str]) -> str:
         return f"{path}: neither a file nor a folder: there is no file to read"
     if not files:
         return f"{path}: the folder has no file to read: add files that end with one of {kinds}"
-    return f"{path}: none of its {files} files ends with one of {kinds}"
+    return f"{path}: none of its files ({files}) ends with one of {kinds}"

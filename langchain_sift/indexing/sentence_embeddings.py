@@ -36,7 +36,7 @@ class SentenceTransformerEmbeddings(Embeddings):
             MissingExtraError: If sentence-transformers is not installed.
             ModelLoadError: If the model cannot be loaded.
         """
-        require("embeddings", "sentence_transformers")
+        require("embeddings", "torch", "sentence_transformers")
         from sentence_transformers import SentenceTransformer
 
         from langchain_sift.ttft.model.files import sentence_transformer_folder

@@ -51,6 +51,7 @@ def text_limits(name: str) -> TextLimits | None:
 
 
 def _of_sentence_transformer(name: str) -> TextLimits:
+    require("embeddings", "torch", "sentence_transformers")
     from transformers import AutoTokenizer
 
     from langchain_sift.ttft.model.files import sentence_transformer_folder
@@ -65,6 +66,7 @@ def _of_sentence_transformer(name: str) -> TextLimits:
 
 
 def _of_model(name: str) -> TextLimits | None:
+    require("ttft", "torch")
     from transformers import AutoConfig
 
     from langchain_sift.ttft.model.adapters import find_adapter

@@ -59,7 +59,7 @@ def retrieval_chain(
     """
     step = functools.partial(_step, template)
     retrieval: Any = retriever if takes_mapping(retriever) else itemgetter("input") | retriever
-    chain: Any = RunnablePassthrough.assign(context=retrieval | _CHECKED)
+    chain: Any = RunnablePassthrough.assign(context=_ENTRIES | retrieval | _CHECKED)
     if choose is not None:
         chain = chain.assign(mode=step(choose, ModeChoice))
     return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=step(answer, str)))
@@ -76,6 +76,15 @@ def _step(
     return RunnableLambda(function)
 
 
+def _check_entries(entries: dict[str, object]) -> dict[str, object]:
+    """Return what a chain was called with, or raise an error that names the missing entry."""
+    if "input" not in entries:
+        named = ", ".join(map(repr, entries)) or "an empty dictionary"
+        raise ArgumentError(f'the chain takes {{"input": question}}, got {named}')
+    return entries
+
+
+_ENTRIES = RunnableLambda(_check_entries, name="check_entries")
 _CHECKED = RunnableLambda(
     functools.partial(check_documents, source="the retriever's result"), name="check_documents"
 )

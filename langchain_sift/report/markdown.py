@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from langchain_sift.report.counts import counted
 from langchain_sift.report.findings import Finding
 from langchain_sift.report.intervals import Difference
 from langchain_sift.report.report import Report
@@ -31,8 +32,8 @@ def markdown(report: Report, plots: Mapping[str, Sequence[tuple[str, str]]]) -> 
         report: The report.
         plots: Titles and paths of each protocol's plots; paths are relative to the file.
     """
-    methods = _count(len(report.methods), "method")
-    prompts = _count(len({row.prompt for row in report.rows}), "prompt")
+    methods = counted(len(report.methods), "method")
+    prompts = counted(len({row.prompt for row in report.rows}), "prompt")
     parts = [f"# Comparison of {methods} on {prompts}"]
     for protocol, finding in report.findings.items():
         parts.append(f"**{_plain(protocol)}**: {_plain(f'{finding.verdict} {finding.failures}')}")
@@ -51,20 +52,16 @@ def markdown(report: Report, plots: Mapping[str, Sequence[tuple[str, str]]]) -> 
     return "\n\n".join(parts) + "\n"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def _section(report: Report, finding: Finding, plots: Sequence[tuple[str, str]]) -> list[str]:
     protocol, ks = finding.protocol, report.ks
     parts = [f"## Protocol {_plain(protocol)}"]
     if ks:
-        prompts = _count(report.prompts(protocol), "prompt")
-        parts.append(f"With {_count(ks[-1], 'document')}, {prompts}:")
+        prompts = counted(report.prompts(protocol), "prompt")
+        parts.append(f"With {counted(ks[-1], 'document')}, {prompts}:")
     parts.append(_methods_table(report.summary(protocol)))
     for k in ks[:-1]:
         summaries = report.summary(protocol, k=k)
-        parts += [f"### With {_count(k, 'document')}", _methods_table(summaries, brief=True)]
+        parts += [f"### With {counted(k, 'document')}", _methods_table(summaries, brief=True)]
     by_group = report.summaries_by_group(protocol)
     if by_group:
         parts += ["### By group", _groups_table(report, protocol, by_group)]

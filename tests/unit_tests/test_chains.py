@@ -456,6 +456,18 @@ def test_the_prompt_gets_whatever_the_chain_was_called_with(retriever, optional)
                                                     "chat_history": None}  # fmt: skip
 
 
+@pytest.mark.parametrize("mode", ["base", "rag"])
+@pytest.mark.parametrize("takes_all", [False, True])
+def test_a_question_under_another_key_is_an_error_that_names_the_key(retriever, mode, takes_all):
+    if takes_all:
+        retriever = create_history_aware_retriever(
+            FakeListChatModel(responses=["a question"]), retriever, conversation()
+        )
+    chain = create_ttft_chain(FakeListChatModel(responses=["an answer"]), retriever, mode=mode)
+    with pytest.raises(ArgumentError, match=r'takes \{"input": question\}, got \'question\''):
+        chain.invoke({"question": QUESTION})
+
+
 @pytest.mark.parametrize("mode", ["rag", "both", "auto"])
 def test_a_fine_tuned_model_reads_the_history_too(llm, retriever, mode):
     few = retriever.model_copy(update={"k": 1})

@@ -665,6 +665,12 @@ def test_from_retriever_with_a_store_is_an_error_with_the_cure(facts):
         SIFTRetriever.from_retriever(facts)
 
 
+def test_a_retriever_in_place_of_the_store_is_an_error_with_the_cure(facts):
+    for other in (facts.as_retriever(), SIFTRetriever(vectorstore=facts)):
+        with pytest.raises(ValidationError, match=r"got a retriever: use .*from_retriever\(store"):
+            SIFTRetriever(vectorstore=other)
+
+
 def test_from_retriever_takes_store_settings_tags_and_metadata(facts):
     plain = facts.as_retriever(
         search_type="mmr",

@@ -77,8 +77,14 @@ def check_weights(folder: Path) -> None:
     """Check that a folder holds a model that can be loaded without reading a pickle.
 
     Raises:
-        ModelLoadError: If its configuration or its weights are missing.
+        ModelLoadError: If its configuration or its weights are missing, or it is an embeddings
+            model.
     """
+    if (folder / "modules.json").is_file():
+        raise ModelLoadError(
+            "this is an embeddings model (a sentence-transformer), and writes no text: name it as "
+            "the embeddings (--embeddings), and a language model as the model"
+        )
     if not (folder / "config.json").is_file():
         raise ModelLoadError(
             "there is no config.json; if this is a repository of GGUF files, name the file as "

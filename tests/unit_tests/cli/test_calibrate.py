@@ -54,6 +54,7 @@ def test_labelled_queries_choose_settings_that_the_retriever_and_explain_read(
     shown = " ".join(result.stdout.split())
     assert "ndcg, on 20 held-out queries" in shown
     assert "chosen: kernel " in shown
+    assert "higher is better" in shown
     printed = json.loads(result.stdout.splitlines()[-1])
     chosen = printed["settings"]["retrieval"]
     assert json.loads(file.read_text()) == printed["settings"]

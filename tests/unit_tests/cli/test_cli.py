@@ -643,7 +643,7 @@ def test_rows_without_a_result_are_reported_with_their_reasons(
     more = ("--protocol", "continuation", "--methods", "rag:sift", "--k", "2")
     result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
     assert result.exit_code == 0, result.output
-    assert "2 of 4 rows have no result:" in result.stderr
+    assert "rows without a result: 2 of 4" in result.stderr
     assert "  2 x ArgumentError: the text is a single word" in result.stderr
     assert "continuation: " in result.stderr
 

@@ -45,7 +45,7 @@ def test_copies_and_lengths_of_a_store_are_reported_and_settings_advised(texts: 
     assert found.problems == ()
     assert found.calibration is not None
     assert found.calibration.held_out[-1].gain.low > 0
-    assert found.advice.startswith("SIFT will pay: ")
+    assert found.advice.startswith("SIFT will pay. ")
     chosen = found.calibration.selection
     assert f"kernel={chosen.kernel}" in found.advice
     assert f"noise_variance={chosen.noise_variance:g}" in found.advice
@@ -81,9 +81,9 @@ def test_faults_are_named_with_a_cure(texts: list[str]) -> None:
     with pytest.warns(UserWarning, match="2 documents are left out"):
         found = diagnose(store, sample=1000)
     problems = " ".join(found.problems)
-    assert "2 vectors are zero, NaN or infinite: retrieval leaves their documents out" in problems
+    assert "vectors that are zero, NaN or infinite: 2; retrieval leaves their" in problems
     assert "the norms of the vectors range from 1 to 3" in problems
-    assert "0 rows have no text, and 1 a blank one" in problems
+    assert "rows without a text: 0, with a blank one: 1" in problems
     assert "the texts are in en, de" in problems
     assert found.similarities.texts == len(texts) + 41 - 2
     assert found.calibration is not None  # a search leaves the faulty vectors out

@@ -220,3 +220,28 @@ def test_files_without_text_are_an_error(tmp_path: Path, content: bytes, message
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(CorpusError, match=message):
         read_chunks(find_files([tmp_path]).files, Chunking()).check()
+
+
+@pytest.mark.parametrize("at_headings", [False, True])
+@pytest.mark.parametrize("name", ["a.md", "a.html"])
+def test_a_heading_is_in_one_chunk_with_the_text_that_follows_it(
+    tmp_path: Path, name: str, *, at_headings: bool
+) -> None:
+    titles = ["Rice", "Harvest", "Water", "Pests"]
+    words = "many words of one long paragraph " * 20
+    if name == "a.md":
+        text = f"# Rice\n\n## Harvest\n\nIt is cut.\n\n## Water\n\n{words}\n\nPests\n---\n\n{words}"
+    else:
+        text = (
+            "<h1>Rice</h1><h2>Harvest</h2><p>It is cut.</p>"
+            f"<h2>Water</h2><p>{words}</p><h2>Pests</h2><p>{words}</p>"
+        )
+    (tmp_path / name).write_text(text)
+    file = SourceFile.of(tmp_path / name)
+    chunks = split(file, read_file(file).parts, Chunking(100, at_headings=at_headings))
+    for chunk in chunks:
+        assert len(chunk.page_content) <= 100
+        lines = [line.strip("# -") for line in chunk.page_content.splitlines()]
+        assert {*filter(None, lines)} - {*titles}
+    paths = [chunk.metadata["headings"] for chunk in chunks]
+    assert [*dict.fromkeys(paths)] == [f"Rice > {title}" for title in titles[1:]]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
+from langchain_sift.comparison.run_folder import RunFolder
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.folders import FolderRules, find_files
 from langchain_sift.indexing.paths import at_or_above
@@ -51,6 +53,27 @@ def test_what_belongs_to_machines_is_left_out_unless_asked_for(tmp_path: Path) -
     # What is named itself is read.
     assert names_in(tmp_path / ".git") == ["a.txt"]
     assert [file.name for file in find_files([tmp_path / "._a.txt"]).files] == ["._a.txt"]
+
+
+def test_what_compare_and_calibrate_wrote_is_left_out_and_files_of_these_names_are_not(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, "user/report.md", "user/run.json", "user/results.jsonl", "a.txt", "b.json")
+    make(tmp_path, "adapter/adapter_config.json", "adapter/README.md")
+    kept = names_in(tmp_path)
+    assert {"user/report.md", "user/run.json", "user/results.jsonl", "b.json"} <= {*kept}
+    assert not any(name.startswith("adapter/") for name in kept)
+    settings = CalibratedSettings(retrieval=CalibratedSelection(6.5, 10, 200))
+    settings.save(tmp_path / "settings.json")
+    run = RunFolder(tmp_path, resume=False, overwrite=False)  # beside the documents
+    with run.held():
+        run.begin({"protocols": ["qa"], "methods": ["base"]})
+        run.describe({"1": "a prompt"}, {}, {}, {})
+        run.keep([])
+        (tmp_path / "report.md").write_text("a report")
+    assert names_in(tmp_path) == kept
+    wrote = {"run.json", "results.jsonl", "documents.jsonl", "prompts.jsonl", "report.md"}
+    assert wrote | {"settings.json"} <= {*names_in(tmp_path, everything=True)}
 
 
 def test_gitignore_files_are_followed_if_asked_for(tmp_path: Path) -> None:

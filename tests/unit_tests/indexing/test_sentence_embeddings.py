@@ -6,6 +6,8 @@ import copy
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,7 @@ from langchain_sift.indexing.sentence_embeddings import (
 from langchain_sift.indexing.text_limits import text_limits
 from langchain_sift.indexing.token_lengths import ChunkLengths, cut_texts, token_limit_of
 from langchain_sift.ttft.model.load_settings import LoadSettings
+from langchain_sift.ttft.model.loading import load_language_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -233,6 +236,38 @@ def test_pickles_damage_and_code_are_refused(model: Path, tmp_path: Path) -> Non
     with pytest.raises(ModelLoadError, match=f"sentence-transformer '{coded}'"):
         load_embeddings(str(coded))
     assert not (tmp_path / "ran").exists()
+
+
+def test_as_a_language_model_it_is_refused_before_its_weights_are_read(
+    model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ModelLoadError, match=r"an embeddings model .*--embeddings"):
+        load_language_model(str(model))
+    assert "MISSING" not in "".join(capfd.readouterr())
+
+
+_WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["sentence_transformers"] = None
+import importlib.util
+real = importlib.util.find_spec
+hidden = {"torch", "sentence_transformers"}
+importlib.util.find_spec = lambda name, *more: None if name in hidden else real(name, *more)
+from langchain_sift.__main__ import main
+main()
+"""
+
+
+def test_without_torch_a_command_names_the_extra(model: Path, docs: Path, tmp_path: Path) -> None:
+    command = ["index", str(docs), "--store", str(tmp_path / "none"), "--embeddings", str(model)]
+    result = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, *command],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in result.stderr
+    assert "langchain-sift[embeddings]" in result.stderr
 
 
 def test_the_extra_is_named_where_the_package_is_missing(
