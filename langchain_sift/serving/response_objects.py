@@ -98,10 +98,16 @@ class ResponseObject:
                         yield event
                     reason = choice["finish_reason"] or reason
                 if "ttft" in chunk:
-                    for event in self._close("incomplete" if reason == "length" else "completed"):
+                    for event in self._end(reason, chunk):
                         yield event
-                    state: Any = self._state(reason, chunk["usage"], chunk["ttft"])  # type: ignore[arg-type]
-                    yield self._event(f"response.{state['status']}", response=state)
+
+    def _end(self, reason: str | None, last: Chunk) -> Iterator[ServerEvent]:
+        """End the open item and the response, which has a message for an empty answer."""
+        if not self._output:
+            yield from self._open("message")
+        yield from self._close("incomplete" if reason == "length" else "completed")
+        state: Any = self._state(reason, last["usage"], last["ttft"])  # type: ignore[arg-type]
+        yield self._event(f"response.{state['status']}", response=state)
 
     def _begin(self) -> Iterator[ServerEvent]:
         """Begin the response, unless it has begun."""

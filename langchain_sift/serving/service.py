@@ -18,6 +18,7 @@ from langchain_sift.config import fine_tunes
 from langchain_sift.errors import (
     EngineError,
     EngineOverloaded,
+    MemoryExceeded,
     RequestCancelled,
     SIFTError,
     StoreError,
@@ -152,7 +153,7 @@ class Service:
                     await asyncio.sleep(_POLL_SECONDS)
         except EngineOverloaded:
             return "busy"
-        except (EngineError, TimeoutError):
+        except (EngineError, MemoryExceeded, TimeoutError):  # no request fits into the memory
             return "unavailable"
         return "unavailable" if now.quarantined > status.quarantined else "ok"
 

@@ -50,6 +50,9 @@ _TEXTS_OF_PASSAGES = ("text", "page_content", "contexts", "sentences")
 
 _ROLES = {"human": "user"} | dict.fromkeys(("gpt", "chatgpt", "model", "bot"), "assistant")
 
+_CONTENTS = ("content", "value", "tool_calls", "function_call")
+"""Fields of a message of which each has one."""
+
 _CURE = (
     'give its metadata a "question" and an "answer", or "messages" of which one is the '
     "assistant's, or make its text JSON of these; or train with objective='text'"
@@ -223,9 +226,13 @@ def _with_role(message: Any) -> Any:
     sender = message.get("role", message.get("from"))
     if sender is None:
         return message
+    if not any(key in message for key in _CONTENTS):
+        raise ValueError("a message without content")
     content = message.get("content", message.get("value"))
     others = {key: value for key, value in message.items() if key not in {"from", "value"}}
-    return {**others, "role": _ROLES.get(str(sender), sender), "content": content}
+    role = _ROLES.get(str(sender), sender)
+    unnamed = {"tool_call_id": ""} if role == "tool" else {}  # ShareGPT does not name the call
+    return {**unnamed, **others, "role": role, "content": content}
 
 
 def _json(text: str) -> object:

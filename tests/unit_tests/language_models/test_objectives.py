@@ -118,6 +118,31 @@ def test_earlier_turns_of_an_instruction_come_before_it() -> None:
     assert [m.text for m in conversation_of(Document("", metadata=other), 0)] == [ASKED, ANSWERED]
 
 
+@pytest.mark.parametrize(("sender", "text"), [("role", "content"), ("from", "value")])
+def test_a_message_has_a_content_or_calls(sender: str, text: str) -> None:
+    answer = {sender: "assistant", text: ANSWERED}
+    other = {"messages": [{sender: "user", "text": ASKED}, answer]}
+    with pytest.raises(ArgumentError, match="document 2 has messages that cannot be read"):
+        conversation_of(Document("", metadata=other), 2)
+    call = {"id": "1", "type": "function", "function": {"name": "grow", "arguments": "{}"}}
+    turns = [{sender: "user", text: ASKED}, {sender: "assistant", "tool_calls": [call]}, answer]
+    messages = conversation_of(Document("", metadata={"messages": turns}), 0)
+    assert messages[1].tool_calls[0]["name"] == "grow"  # type: ignore[union-attr]
+
+
+def test_the_result_of_a_tool_need_not_name_its_call() -> None:
+    """As of Hermes's function calls, which are texts in ShareGPT's form."""
+    turns = [("human", ASKED), ("gpt", "<tool_call>{}</tool_call>"), ("tool", "wet fields")]
+    turns.append(("gpt", ANSWERED))
+    conversation = [{"from": sender, "value": text} for sender, text in turns]
+    messages = conversation_of(Document("", metadata={"conversations": conversation}), 0)
+    assert [message.text for message in messages] == [text for _, text in turns]
+    assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
+    for template in TEMPLATES.values():
+        encoded = encode_conversation(small_tokenizer("byte-level", template), messages)
+        assert encoded.counted
+
+
 def test_an_answer_without_weight_is_read_and_not_learned() -> None:
     tokenizer = small_tokenizer("byte-level", CHATML)
     without = {"role": "assistant", "content": "On hills.", "weight": 0}

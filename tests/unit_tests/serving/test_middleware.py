@@ -516,6 +516,16 @@ async def test_health_reports_the_state_of_the_engine(new_service, connect, pace
     assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
 
 
+async def test_health_is_unavailable_where_no_request_fits_into_the_memory(new_service, connect):
+    service = new_service(limits=Limits(max_memory_gb=0.01))
+    client = await connect(service)
+    response = await client.post(TEXT, json=text(ttft={"mode": "base"}))
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value")
+    response = await client.get("/health")
+    assert response.status_code == 503
+    assert response.json() == {"status": "unavailable", "engine": "unavailable", "store": "ok"}
+
+
 @pytest.mark.slow
 async def test_the_metrics_count_requests_and_training(new_service, connect):
     service = new_service(limits=Limits(max_requests=15))

@@ -25,12 +25,19 @@ SAID = "<think>\nRice?\n\nIn fields.\n</think>\n\nIn wet fields.<|im_end|>"
 
 
 @pytest.fixture
-async def client(service: Service, connect: Callable[..., Any], tiny_model_path: Path) -> Any:
-    """Connect to a service of a model that thinks."""
+def said() -> str:
+    return SAID
+
+
+@pytest.fixture
+async def client(
+    service: Service, connect: Callable[..., Any], tiny_model_path: Path, said: str
+) -> Any:
+    """Connect to a service of a model that says a text."""
     (view,) = service._views.values()
     tokenizer = small_tokenizer("byte-level", QWEN_3)
     fields: dict[str, Any] = {
-        "model": scripted_model(tokenizer, SAID),
+        "model": scripted_model(tokenizer, said),
         "tokenizer": tokenizer,
         "finetune": FineTuneConfig(lora_rank=2),
     }
@@ -92,6 +99,22 @@ async def test_an_answer_cut_in_its_reasoning_is_empty(client: Any) -> None:
     assert choice["finish_reason"] == "length"
     assert choice["message"]["content"] == ""
     assert choice["message"]["reasoning_content"]
+
+
+@pytest.mark.parametrize("said", ["<|im_end|>"])
+async def test_an_empty_answer_is_a_message_in_a_stream_too(client: Any) -> None:
+    model = (await client.get("/v1/models")).json()["data"][0]["id"]
+    body = {"model": model, "input": "Where?"}
+    whole = (await client.post("/v1/responses", json=body)).json()
+    stream = await client.post("/v1/responses", json={**body, "stream": True})
+    lines = [line for line in stream.text.splitlines() if line.startswith("data: {")]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    for response in (whole, events[-1]["response"]):
+        (message,) = response["output"]
+        assert (message["type"], message["status"]) == ("message", "completed")
+        assert [part["text"] for part in message["content"]] == [""]
+    (done,) = [event for event in events if event["type"] == "response.output_item.done"]
+    assert done["item"] == events[-1]["response"]["output"][0]
 
 
 async def test_arguments_reach_the_template(client: Any) -> None:
