@@ -12,12 +12,9 @@ from langchain_sift.comparison.judging import GradedAnswer
 from langchain_sift.comparison.measurement import MeasurementSettings, failed_row
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.settings import Chain
-from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import Row
 from langchain_sift.retrieval.inputs import takes_mapping
-from langchain_sift.ttft.model.reasoning_markers import markers_in
-from langchain_sift.ttft.reasoning import ReasoningSplitter
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +82,16 @@ def text_of(answer: object) -> str:
         raise ArgumentError(
             f'a chain must return a string, a message or {{"answer": ...}}, got {type(answer)!r}'
         )
+    return _without_reasoning(str(text))
+
+
+def _without_reasoning(text: str) -> str:
+    # A comparison of retrievals must not wait for PyTorch.
+    from langchain_sift.ttft.model.reasoning_markers import markers_in  # noqa: PLC0415
+    from langchain_sift.ttft.reasoning import ReasoningSplitter  # noqa: PLC0415
+
     markers = markers_in(text)
-    return str(text) if markers is None else _content_of(text, markers)
-
-
-def _content_of(text: str, markers: ReasoningMarkers) -> str:
+    if markers is None:
+        return text
     splitter = ReasoningSplitter(markers)
     return "".join(content for _, content in (splitter.add(text), splitter.flush()))

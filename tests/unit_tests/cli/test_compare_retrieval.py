@@ -206,7 +206,7 @@ finally:
         ({"--out": ""}, "a path is empty"),
         ({"--prompts": ""}, "a path is empty"),
         ({"--corpus": ""}, "a path is empty"),
-        ({"--protocol": ""}, "there is no protocol to compare under: use some of document"),
+        ({"--protocol": ""}, "there is no protocol '\"\"': use some of document"),
         ({"--out": "mine"}, "mine holds no comparison, .*: prompts.jsonl: name another folder"),
     ],
 )
