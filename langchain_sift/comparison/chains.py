@@ -88,10 +88,7 @@ def text_of(answer: object) -> str:
 def _without_reasoning(text: str) -> str:
     # A comparison of retrievals must not wait for PyTorch.
     from langchain_sift.ttft.model.reasoning_markers import markers_in  # noqa: PLC0415
-    from langchain_sift.ttft.reasoning import ReasoningSplitter  # noqa: PLC0415
+    from langchain_sift.ttft.reasoning import content_of  # noqa: PLC0415
 
     markers = markers_in(text)
-    if markers is None:
-        return text
-    splitter = ReasoningSplitter(markers)
-    return "".join(content for _, content in (splitter.add(text), splitter.flush()))
+    return text if markers is None else content_of(text, markers)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from langchain_sift.config import ReasoningMarkers
 from langchain_sift.ttft.stop_strings import overlap
+
+
+def content_of(answer: str, markers: ReasoningMarkers) -> str:
+    """Return a whole answer without its reasoning.
+
+    An answer whose prompt began the reasoning has only the closing marker.
+    """
+    before, closed, _ = answer.partition(markers.closing)
+    begun = bool(closed) and markers.opening not in before
+    splitter = ReasoningSplitter(replace(markers, begun=begun))
+    return splitter.add(answer)[1] + splitter.flush()[1]
 
 
 class ReasoningText(str):

@@ -11,7 +11,7 @@ from langchain_sift.config import GenerationConfig, ReasoningMarkers
 from langchain_sift.language_models.chat_templates.turns import Turn
 from langchain_sift.ttft.model.reasoning_markers import markers_after
 from langchain_sift.ttft.model.turn_ends import turn_ends
-from langchain_sift.ttft.reasoning import ReasoningSplitter
+from langchain_sift.ttft.reasoning import content_of
 
 
 def for_conversation(
@@ -37,18 +37,10 @@ def for_conversation(
 
 
 def without_reasoning(turns: Sequence[Turn], markers: ReasoningMarkers) -> list[Turn]:
-    """Leave out the reasoning in earlier answers, as a template would if it saw the markers.
-
-    An answer whose prompt opened the reasoning has only the closing marker.
-    """
-    kept: list[Turn] = []
-    for turn in turns:
-        if turn["role"] == "assistant":
-            before, closed, _ = turn["content"].partition(markers.closing)
-            begun = bool(closed) and markers.opening not in before
-            splitter = ReasoningSplitter(replace(markers, begun=begun))
-            content = splitter.add(turn["content"])[1] + splitter.flush()[1]
-            kept.append({**turn, "content": content})
-        else:
-            kept.append(turn)
-    return kept
+    """Leave out the reasoning in earlier answers, as a template would if it saw the markers."""
+    return [
+        {**turn, "content": content_of(turn["content"], markers)}
+        if turn["role"] == "assistant"
+        else turn
+        for turn in turns
+    ]

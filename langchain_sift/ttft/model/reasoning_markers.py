@@ -64,10 +64,8 @@ def markers_in(text: str) -> ReasoningMarkers | None:
     Where the prompt has begun the reasoning, the answer has only its end.
     """
     for opening, closing in _KNOWN:
-        if text.lstrip().startswith(opening):
+        if text.lstrip().startswith(opening) or (closing in text and opening not in text):
             return ReasoningMarkers(opening, closing)
-        if closing in text and opening not in text:
-            return ReasoningMarkers(opening, closing, begun=True)
     return None
 
 
