@@ -74,7 +74,7 @@ def print_retrieval_calibration(result: RetrievalCalibration) -> None:
         for count in result.counts:
             counts.add_row(str(count.k), f"{count.score:.3f}", f"{count.nearest:.3f}")
         console.print(counts)
-    console.print(_MADE if not result.labelled else _LABELLED)
+    console.print(_LABELLED if result.labelled else _MADE)
     chosen = result.selection
     length = "" if chosen.length_scale is None else f", length scale {chosen.length_scale:g}"
     console.print(

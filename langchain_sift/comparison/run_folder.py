@@ -21,9 +21,9 @@ from langchain_sift.comparison.row_files import (
 )
 from langchain_sift.comparison.tasks import PROTOCOLS
 from langchain_sift.errors import ArgumentError
-from langchain_sift.indexing.own_files import PROMPTS, ROWS, RUN, TEXTS, run_settings
+from langchain_sift.indexing.own_files import run_settings
 from langchain_sift.indexing.paths import is_there, named_path
-from langchain_sift.report.file_names import PLOTS, report_files
+from langchain_sift.report.file_names import PLOTS, PROMPTS, ROWS, RUN, TEXTS, report_files
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import Row, in_order, plain
 

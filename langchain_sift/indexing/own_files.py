@@ -9,10 +9,7 @@ from typing import Any
 
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.errors import ArgumentError
-from langchain_sift.report.file_names import MARKDOWN, PAGE, RESULTS
-
-ROWS, TEXTS, PROMPTS, RUN = "results.jsonl", "documents.jsonl", "prompts.jsonl", "run.json"
-"""The rows of a comparison, the chosen documents, the prompts, and the settings."""
+from langchain_sift.report.file_names import MARKDOWN, PAGE, PROMPTS, RESULTS, ROWS, RUN, TEXTS
 
 _OF_A_COMPARISON = frozenset({ROWS, TEXTS, PROMPTS, RUN, PAGE, MARKDOWN, RESULTS})
 _BEGIN_OF_SETTINGS = b'{\n  "version": '  # spares reading every JSON file

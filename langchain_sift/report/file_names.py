@@ -1,8 +1,11 @@
-"""Name the files of a report."""
+"""Name the files of a comparison and of its report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+ROWS, TEXTS, PROMPTS, RUN = "results.jsonl", "documents.jsonl", "prompts.jsonl", "run.json"
+"""The rows of a comparison, the chosen documents, the prompts, and the settings."""
 
 PAGE, MARKDOWN, RESULTS, PLOTS = "report.html", "report.md", "results.json", "plots"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from langchain_sift.errors import require
 from langchain_sift.report.chosen_documents import DocumentLists
+from langchain_sift.report.counts import counted
 from langchain_sift.report.findings import Finding
 from langchain_sift.report.intervals import Difference
 from langchain_sift.report.plots.method_styles import color_of, swatch_of
@@ -180,6 +181,7 @@ def _environment() -> Environment:
         "swatch": swatch_of,
         "color": color_of,
     }
+    environment.globals["counted"] = counted
     return environment
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from langchain_sift.report.counts import counted
 from langchain_sift.report.rows import Row
 
 CORRECT = "judged_correct"
@@ -44,7 +45,7 @@ def judge_notes(rows: Sequence[Row], judge: str) -> list[str]:
         reason = next(failure for failure in failures if _kind(failure) == kind)
         times = "once" if count == 1 else f"{count} times"
         notes.append(
-            f"The judge {judge} gave no grade to {len(failures)} answer{'s' * (len(failures) > 1)} "
+            f"The judge {judge} gave no grade to {counted(len(failures), 'answer')} "
             f"({_by_method(asked)}), {times} for this reason: {reason}"
         )
     return notes
