@@ -194,7 +194,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         typer.Option(
             metavar="GB",
             help="Maximum memory of sessions, in GB. Beyond it, the tenant with the most memory "
-            "loses its least recently used session.",
+            "loses its least recently used session. On a CPU, at most half of what the model and "
+            "one request leave of --max-memory-gb.",
         ),
     ] = 2.0,
     session_idle: Annotated[
@@ -281,7 +282,7 @@ def _report_memory(console: Terminal, service: Service) -> None:
     """Print what the service keeps in memory."""
     from langchain_sift.serving.memory import describe_memory
 
-    console.print(describe_memory(service), soft_wrap=True)
+    console.print(describe_memory(service.settings, service.engine), soft_wrap=True)
 
 
 def _default_mode(saved: CalibratedSettings | None) -> str:

@@ -28,6 +28,7 @@ from langchain_sift.llms import TestTimeFineTunedLLM
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.admitted import AdmittedRequest, TenantView
 from langchain_sift.serving.error_responses import Failure, RequestRejected
+from langchain_sift.serving.memory import session_limits
 from langchain_sift.serving.responses import Health
 from langchain_sift.serving.retrievers import make_retriever, open_store
 from langchain_sift.serving.session_store import Sessions
@@ -66,10 +67,10 @@ class Service:
             resources: Closed with the service.
         """
         self.settings = settings
-        self.created = int(time.time())
-        self.sessions = Sessions(settings.sessions)
-        """The adapters that are kept for later requests; they end with the service."""
         self._views = dict(views)
+        self.created = int(time.time())
+        self.sessions = Sessions(session_limits(settings, self.engine))
+        """The adapters that are kept for later requests; they end with the service."""
         self._resources = resources
         self._closed = False
         self._active: Counter[str] = Counter()  # requests of each tenant

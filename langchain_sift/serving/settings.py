@@ -37,7 +37,8 @@ class SessionLimits:
     """Maximum number of sessions of all tenants. 0 means that the server keeps none."""
 
     max_memory_gb: float = 2.0
-    """Maximum memory of their adapters in GB (10^9 bytes). 0 means that the server keeps none."""
+    """Maximum memory of their adapters in GB (10^9 bytes). 0 means that the server keeps none. On a
+    CPU it is lowered to half of what a model and one request leave below `Limits.max_memory_gb`."""
 
     idle_seconds: float = 3600.0
     """Seconds after its last use at which a session expires."""

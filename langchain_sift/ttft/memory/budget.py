@@ -85,6 +85,12 @@ class MemoryBudget:
                 "the prompt"
             )
 
+    def room_beside(self, load: Load) -> int | None:
+        """Return the bytes that one request leaves below the limit, at least 0; None: no limit."""
+        if self._limit_gb is None:
+            return None
+        return max(0, int(self._limit_gb * _GB) - self._peak(self.watch(), [load]))
+
     def fitting(self, requests: Sequence[Request]) -> int:
         """Return how many of the first requests fit into one batch, at least one."""
         if self._footprint is None:

@@ -23,6 +23,7 @@ from langchain_sift.serving.on_ray import settings_of
 from langchain_sift.serving.session_store import Sessions
 from langchain_sift.serving.tenants import digest_of
 from langchain_sift.ttft import TrainedAdapter
+from langchain_sift.ttft.memory.use import used_bytes
 from langchain_sift.ttft.training.tasks import TrainingRecord
 from langchain_sift.ttft.training.trainer import Trainer
 
@@ -47,7 +48,7 @@ class Clock:
 
 def adapter(size=250_000):
     record = TrainingRecord(losses=(1.0, 0.5), tokens=30)
-    weights = torch.zeros(size)
+    weights = torch.ones(size)  # zeros would take no memory until written
     return TrainedAdapter(weights, (), (), FineTuneConfig(), record, "base")
 
 
@@ -184,6 +185,20 @@ async def test_more_new_sessions_than_fit_are_refused(client, service, monkeypat
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == "ttft.session"
     assert (await client.post(TEXT, json={**body, "prompt": ["a", "b"]})).status_code == 200
+    service.sessions.clear()
+
+
+async def test_sessions_leave_memory_for_requests(new_service, connect):
+    """Sessions in memory count as memory in use, which a request must fit beside."""
+    limit = used_bytes(torch.device("cpu")) / 1e9 + 0.3 + 0.4
+    service = new_service(limits=Limits(max_memory_gb=limit))
+    assert 0 < service.sessions.limits.max_memory_gb < 0.25
+    for _ in range(40):  # 1 GB
+        service.sessions.add("anyone", adapter(25_000_000 // 4), ())
+    client = await connect(service)
+    for _ in range(2):  # the second one finds the memory measured after the first
+        body = {"model": NAME, "prompt": QUESTION, "max_tokens": 2, "ttft": {"mode": "both"}}
+        assert (await client.post(TEXT, json=body)).status_code == 200
     service.sessions.clear()
 
 
