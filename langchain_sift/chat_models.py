@@ -168,8 +168,8 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel, BindableCha
                 supports the schema. The other methods follow the schema in any case.
 
         The answer follows the schema whatever the model would say, and ends within `max_tokens`.
-        Without room for the shortest object it is refused before it begins. A model that reasons
-        does so before the object, and `max_tokens` includes the reasoning.
+        A `max_tokens` far below the shortest object is refused, one a little below may cut the
+        answer (`finish_reason` "length"); it includes the reasoning, which precedes the object.
 
         Raises:
             ArgumentError: If the method or an argument is unknown, or no decoder supports the

@@ -177,6 +177,6 @@ def choose_tools(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], bo
     if not named:
         names = [tool["function"]["name"] for tool in tools]
         raise ArgumentError(
-            f'tool_choice {choice!r} is none of the tools {names}, nor "any", "auto" or "none"'
+            f'tool_choice {choice!r} is none of the tools {names}, nor "required", "auto" or "none"'
         )
     return named, True
