@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
+from langchain_sift.calibrated_settings import CalibratedSelection
 from langchain_sift.checks import parse_ceilings
 from langchain_sift.cli.app import (
     app,
@@ -51,7 +51,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
-    from langchain_sift.serving import Tenants
+    from langchain_sift.serving import ServingSettings, Tenants
     from langchain_sift.serving.service import Service
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
@@ -219,7 +219,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     """
     console = Terminal(stderr=True)
     with errors_in_one_line(console):
-        from langchain_sift.serving import ServingSettings, SessionLimits, serve
+        from langchain_sift.serving import ServingSettings, SessionLimits
         from langchain_sift.stores.location import ChromaLocation
 
         saved = read_saved(settings)
@@ -240,7 +240,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             embeddings=embeddings,
             name=name,
             tenants=_tenants(tenants, api_key),
-            mode=mode or _default_mode(saved),
+            mode=mode or (None if saved is None else saved.mode) or "rag",
             modes=None if saved is None else saved.modes,
             **selection(),
             context_k=context_k,
@@ -268,14 +268,18 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         )
         note_other_settings(saved, selection(for_training=True), served, console)
 
-        def announce(url: str) -> None:
-            """Print the address, for a reader and for programs."""
-            console.print(f"serving {served.model_id} at {url}", soft_wrap=True)
-            typer.echo(json.dumps({"url": url, "model": served.model_id}))
-
         console.print(f"opening {served.store} and loading {served.model}", soft_wrap=True)
-        report = partial(_report_memory, console)
+        # PyTorch takes seconds to load, and mistakes are named before.
+        from langchain_sift.serving import serve
+
+        report, announce = partial(_report_memory, console), partial(_announce, console, served)
         serve(served, host=host, port=port, on_open=report, on_ready=announce)
+
+
+def _announce(console: Terminal, served: ServingSettings, url: str) -> None:
+    """Print the address, for a reader and for programs."""
+    console.print(f"serving {served.model_id} at {url}", soft_wrap=True)
+    typer.echo(json.dumps({"url": url, "model": served.model_id}))
 
 
 def _report_memory(console: Terminal, service: Service) -> None:
@@ -283,11 +287,6 @@ def _report_memory(console: Terminal, service: Service) -> None:
     from langchain_sift.serving.memory import describe_memory
 
     console.print(describe_memory(service.settings, service.engine), soft_wrap=True)
-
-
-def _default_mode(saved: CalibratedSettings | None) -> str:
-    """Return the best mode that a calibration measured, or RAG if it compared none."""
-    return (saved.mode if saved is not None else None) or "rag"
 
 
 def _tenants(path: Path | None, api_key: str | None) -> Tenants:

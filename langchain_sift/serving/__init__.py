@@ -29,25 +29,46 @@ from langchain_sift.serving import ServingSettings, create_app, open_service
 with open_service(ServingSettings(model="org/name", store="http://localhost:8000")) as service:
     app = create_app(service)
 ```
+
+Each public name is imported when it is first used (PEP 562): settings and tenants do not load
+PyTorch.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from langchain_sift.errors import require
 
+if TYPE_CHECKING:
+    from langchain_sift.serving.app import create_app as create_app
+    from langchain_sift.serving.server import serve as serve
+    from langchain_sift.serving.service import Service as Service
+    from langchain_sift.serving.service import open_service as open_service
+    from langchain_sift.serving.settings import ServingSettings as ServingSettings
+    from langchain_sift.serving.settings import SessionLimits as SessionLimits
+    from langchain_sift.serving.tenants import Tenant as Tenant
+    from langchain_sift.serving.tenants import Tenants as Tenants
+
 require("serve", "torch", "transformers", "fastapi", "uvicorn", "prometheus_client", "filelock")
 
-from langchain_sift.serving.app import create_app  # noqa: E402
-from langchain_sift.serving.server import serve  # noqa: E402
-from langchain_sift.serving.service import Service, open_service  # noqa: E402
-from langchain_sift.serving.settings import ServingSettings, SessionLimits  # noqa: E402
-from langchain_sift.serving.tenants import Tenant, Tenants  # noqa: E402
+_EXPORTS = {
+    "Service": "langchain_sift.serving.service",
+    "ServingSettings": "langchain_sift.serving.settings",
+    "SessionLimits": "langchain_sift.serving.settings",
+    "Tenant": "langchain_sift.serving.tenants",
+    "Tenants": "langchain_sift.serving.tenants",
+    "create_app": "langchain_sift.serving.app",
+    "open_service": "langchain_sift.serving.service",
+    "serve": "langchain_sift.serving.server",
+}
 
-__all__ = [
-    "Service",
-    "ServingSettings",
-    "SessionLimits",
-    "Tenant",
-    "Tenants",
-    "create_app",
-    "open_service",
-    "serve",
-]
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

@@ -274,6 +274,26 @@ def test_the_help_loads_nothing_that_is_slow():
 
 
 @pytest.mark.slow
+def test_mistakes_are_named_before_pytorch_is_loaded(tmp_path: Path) -> None:
+    command = ["serve", "--model", "m", "--store", "store"]
+    mistakes = {
+        "none.toml": ["--tenants", "none.toml"],
+        "none.json": ["--settings", "none.json"],
+        "the ceiling of k": ["--ceiling", "k=0"],
+        "mode must be": ["--mode", "best"],
+    }
+    program = (
+        "import sys; from typer.testing import CliRunner; from langchain_sift.cli import app\n"
+        f"for message, mistake in {mistakes}.items():\n"
+        f"    result = CliRunner().invoke(app, {command} + mistake)\n"
+        "    assert message in ' '.join(result.stderr.split()), result.output\n"
+        "slow = {'torch', 'transformers', 'fastapi'} & {*sys.modules}\n"
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600, cwd=tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "prometheus_client"])
 def test_a_missing_extra_is_named_with_the_command_to_install_it(missing, tiny_model_path, folder):
     program = (
