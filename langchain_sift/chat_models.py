@@ -168,8 +168,8 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel, BindableCha
                 supports the schema. The other methods follow the schema in any case.
 
         The answer follows the schema whatever the model would say, and ends within `max_tokens`.
-        A `max_tokens` far below the shortest object is refused, one a little below may cut the
-        answer (`finish_reason` "length"); it includes the reasoning, which precedes the object.
+        A `max_tokens` far below the shortest object is refused. One a little below it may cut the
+        object (`finish_reason` "length"). `max_tokens` includes the reasoning before the object.
 
         Raises:
             ArgumentError: If the method or an argument is unknown, or no decoder supports the

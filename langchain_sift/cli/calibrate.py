@@ -80,9 +80,10 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         typer.Option(
             parser=path_option,
             metavar="PATH",
-            help='Queries with "relevant" ids or "answers", as `compare --prompts` takes them; for '
-            "fine-tuning, questions with answers. Default: queries made of the store's own texts, "
-            "or documents held out of it.",
+            help="Queries in a file or folder as `compare --prompts` takes it. Fields of a query: "
+            '"question" or "text"; "relevant" ids (or --qrels) or "answers", for fine-tuning '
+            '"answers"; "id"; and "source": queries of one source count as one. Default: queries '
+            "made of the store's own texts, or documents held out of it.",
         ),
     ] = None,
     qrels: Annotated[

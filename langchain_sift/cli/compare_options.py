@@ -23,11 +23,12 @@ PromptsOption = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Texts or questions that are not in the store: a .jsonl, .jsonl.gz, .txt or .md "
-        "file, or a folder of such files; also a folder in the format of BEIR, a .json, .csv "
-        "or .parquet file of questions, as those of SQuAD, MMLU and ARC, or a .tsv file of ids "
-        "and questions. With --protocol qa, each line of a text file is a question. Of a folder, "
-        "the files of questions are read, and texts only if there are none; a note names the rest. "
+        help="Texts or questions that are not in the store: a .jsonl, .txt or .md file, or "
+        "a folder of such files; also a folder in the format of BEIR, a .json, .csv or .parquet "
+        "file of questions, as those of SQuAD, MMLU and ARC, or a .tsv file of ids and questions; "
+        "all but .parquet and texts may be packed (.gz). With --protocol qa, each line of a text "
+        "file is a question. Of a folder, the files of questions are read, and texts only if there "
+        "are none; a note names the rest. "
         'Fields of a question: "question" or "text", "answers" or "choices", "group", "source", '
         'and its "relevant" documents.',
     ),

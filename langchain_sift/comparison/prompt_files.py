@@ -15,12 +15,11 @@ from langchain_sift.comparison.question_files import (
 )
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.folders import SourceFile, files_of
-from langchain_sift.indexing.formats import JSON_LINES, read_lines
+from langchain_sift.indexing.formats import JSON_LINES, TSV, read_lines
 from langchain_sift.indexing.paths import is_folder, named_path
 
 TEXTS = (".txt", ".md")
-TABLE = ".tsv"
-_ENDINGS = (*JSON_LINES, *TEXTS, *QUESTION_FILES, TABLE)
+_ENDINGS = (*JSON_LINES, *TEXTS, *QUESTION_FILES, *TSV)
 
 _LICENCES = "mit|apache|bsd|[al]?gpl|mpl|epl|cc|cc0|isc|odc|odbl|unlicense|lesser|3rd|third"
 _SUFFIXES = r"[a-z]{2}([_-][a-z]{2,4})?|v?\d[\w.]*|data|dataset|code"  # zh-Hans is a language
@@ -105,7 +104,7 @@ def _is_about(file: SourceFile) -> bool:
 
 def _is_table_of_questions(file: SourceFile) -> bool:
     """Return True for a table that is not one of ids and judgments, such as qrels."""
-    if not _ends_with([TABLE])(file):
+    if not _ends_with(TSV)(file):
         return False
     lines = read_lines(file.path)
     return has_lists(lines) or has_header(next(iter(lines), "").split("\t"))

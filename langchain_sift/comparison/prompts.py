@@ -11,7 +11,7 @@ from typing import cast
 
 from langchain_sift.checks import instances
 from langchain_sift.comparison.judgments import Relevant, parse_relevant
-from langchain_sift.comparison.prompt_files import TABLE, PromptFiles
+from langchain_sift.comparison.prompt_files import PromptFiles
 from langchain_sift.comparison.qrels import read_qrels
 from langchain_sift.comparison.question_files import (
     PARQUET,
@@ -27,7 +27,7 @@ from langchain_sift.comparison.question_files import (
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.folders import SourceFile
-from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines
+from langchain_sift.indexing.formats import CSV, JSON_LINES, TSV, Location, read_lines
 from langchain_sift.indexing.metadata import label_of
 from langchain_sift.indexing.paths import named_path
 from langchain_sift.questions.field_names import QUESTIONS
@@ -149,7 +149,7 @@ def read_prompts(
             gets the name of its file before it. Texts beside the questions of a dataset are left
             out, as `PromptFiles.find` says, with a note.
 
-            - `.jsonl`, `.jsonl.gz`: an object on each line. It has a "question" or a "text" (or one
+            - `.jsonl`, `.ndjson`: an object on each line. It has a "question" or a "text" (or one
               of `QUESTIONS`); answers and choices in one of the forms of `Question.of`; a "group",
               "domain", "subject" or "category"; a "source"; and its "relevant" documents, as in
               `Prompt`. Fields that are null count as missing. The question follows its premise or
@@ -161,6 +161,7 @@ def read_prompts(
             - `.parquet`: a dataset of the Hugging Face hub (the extra `files`).
             - `.txt`, `.md`: a text; see `lines`.
             - A folder in the format of BEIR.
+            - `.jsonl.gz` and so on: a packed file of objects, or a table.
         lines: If True, each line of a text file is a prompt, as in a list of questions;
             otherwise the file is one prompt. Blank lines and files are no prompts.
         qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only
@@ -205,8 +206,8 @@ def _prompts_of(file: SourceFile, *, lines: bool) -> list[Prompt]:
     name = file.path.name.lower()
     if name.endswith((*JSON_LINES, *QUESTION_FILES)):
         start = 0 if name.endswith(PARQUET) else None
-        return _prompts(rows_of(file), start=start, is_table=name.endswith(".csv"))
-    if name.endswith(TABLE):
+        return _prompts(rows_of(file), start=start, is_table=name.endswith(CSV))
+    if name.endswith(TSV):
         return _table_prompts(file)
     if lines:
         return _line_prompts(file)

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from string import ascii_uppercase
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from langchain_sift.errors import CorpusError, require
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import (
+    CSV,
+    JSON,
     JSON_LINES,
     Location,
     csv_rows,
@@ -40,13 +42,16 @@ from langchain_sift.questions.question_sets import (
 )
 
 PARQUET = ".parquet"
-QUESTION_FILES = (".json", ".csv", PARQUET)
+QUESTION_FILES = (*JSON, *CSV, PARQUET)
 
 _LISTS = ("data", "rows", "examples", "questions")
 """Names of the list of questions in a file that is an object; the second of the rows that Hugging
 Face serves, the third of BIG-bench."""
 
 _WITH_LIST = re.compile(r"[^\t]+\t[\"\s]*\[.*\][\"\s]*\Z")
+_ENDING = re.compile(r"(_(test|val|dev|train))?\.csv(\.gz)?$", re.IGNORECASE)
+"""What follows the subject in the name of a file of MMLU."""
+
 _TRUTH = {"true": True, "false": False}
 
 Row = tuple[Location, Mapping[str, object]]
@@ -68,7 +73,7 @@ def rows_of(file: SourceFile) -> Iterator[Row]:
         return rows_of_lines(file)
     if name.endswith(PARQUET):
         return rows_of_parquet(file)
-    return rows_of_csv(file) if name.endswith(".csv") else rows_of_json(file)
+    return rows_of_csv(file) if name.endswith(CSV) else rows_of_json(file)
 
 
 def names_question(file: SourceFile) -> bool:
@@ -79,7 +84,7 @@ def names_question(file: SourceFile) -> bool:
         MissingExtraError: As in `rows_of`.
     """
     if file.path.name.lower().endswith(PARQUET):
-        names = _columns_of_parquet(file)
+        names = _of_parquet(file, lambda content: content.schema_arrow.names)
         return has_header(names) or list_name({name: [] for name in names}) is not None
     try:
         return any(has_header([*row]) for _, row in islice(rows_of(file), 1))
@@ -133,30 +138,24 @@ def rows_of_parquet(file: SourceFile) -> Iterator[Row]:
         CorpusError: If the file cannot be read.
         MissingExtraError: If pyarrow is not installed.
     """
-    require("files", "pyarrow")
-    from pyarrow import ArrowException  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
-    from pyarrow.parquet import read_table  # type: ignore[import-untyped] # noqa: PLC0415
-
-    try:
-        rows = read_table(file.path).to_pylist()
-    except (OSError, ArrowException) as error:
-        raise CorpusError(f"{file.path}: not a Parquet file that can be read: {error}") from error
+    rows = _of_parquet(file, lambda content: content.read().to_pylist())
     for number, entry in enumerate(rows, start=1):
         location = Location(file.name, "row", number)
         for row in questions_in(location, entry, location.id):
             yield location, row
 
 
-def _columns_of_parquet(file: SourceFile) -> Sequence[str]:
+def _of_parquet(file: SourceFile, take: Callable[[Any], Sequence[Any]]) -> Sequence[Any]:
+    """Return what a function takes from a `ParquetFile`."""
     require("files", "pyarrow")
-    from pyarrow import ArrowException  # noqa: PLC0415 - an extra
-    from pyarrow.parquet import read_schema  # noqa: PLC0415
+    from pyarrow import ArrowException  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped] # noqa: PLC0415
 
     try:
-        names: Sequence[str] = read_schema(file.path).names
+        with ParquetFile(file.path) as content:
+            return take(content)
     except (OSError, ArrowException) as error:
         raise CorpusError(f"{file.path}: not a Parquet file that can be read: {error}") from error
-    return names
 
 
 def questions_of(
@@ -240,7 +239,7 @@ def rows_of_csv(file: SourceFile) -> Iterator[Row]:
         for number, (_, cells) in enumerate(rows[1:], start=1):
             yield Location(file.name, "row", number), _filled(names, cells)
         return
-    group = re.sub(r"_(test|val|dev|train)$", "", file.path.stem)
+    group = _ENDING.sub("", file.path.name)
     for number, (line, cells) in enumerate(rows, start=1):
         location, last = Location(file.name, "row", number), cells[-1].strip()
         if len(cells) >= 4 and last in ascii_uppercase[: len(cells) - 2]:

@@ -4,6 +4,7 @@
 |---|---|
 | `folders.py` | find files |
 | `own_files.py` | recognise what `compare` and `calibrate` wrote |
+| `left_out.py` | recognise files and folders that hold no documents |
 | `formats/` | read the texts of a file, with one module for each kind of format |
 | `loaders.py` | read files with LangChain's loaders |
 | `metadata.py` | make metadata that Chroma can filter |

@@ -50,9 +50,9 @@ def read_corpus(path: Path | str) -> list[Document]:
     Args:
         path: A file, or a folder of files, without its hidden files, virtual environments, caches
             and checkpoints. Each page of a `.pdf` is one document, and so is each slide of a
-            `.pptx` file, each line of a `.jsonl` or `.jsonl.gz` file (an object with a "text") and
-            each row of a `.csv` file (its column "text", else all its columns). A file of another
-            format is one document.
+            `.pptx` file, each line of a `.jsonl` file (an object with a "text") and each row of a
+            `.csv` file (its column "text", else all its columns); both may be packed (`.gz`). A
+            file of another format is one document.
             Of a folder in the format of BEIR only corpus.jsonl is read, and a title is put before
             its text.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,7 +13,7 @@ from stat import S_ISREG
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats import READERS
 from langchain_sift.indexing.gitignore import Ignored
-from langchain_sift.indexing.own_files import is_own_file
+from langchain_sift.indexing.left_out import ARROW_FILES, holds_arrow_files, is_left_out
 from langchain_sift.indexing.paths import (
     at_or_above,
     full_path,
@@ -27,11 +26,6 @@ from langchain_sift.indexing.paths import (
 )
 from langchain_sift.ttft.texts import well_formed
 
-_LEFT_OUT = frozenset({"__MACOSX", "__pycache__", "node_modules", "desktop.ini", "Thumbs.db"})
-_PREFIXES = (".", "~$")  # hidden files, AppleDouble's ._*, the locks of open documents
-_CHECKPOINT = re.compile(r"checkpoint-\d+")
-# A folder with one of these holds a virtual environment, one of conda, a cache, or an adapter.
-_MARKS = ("pyvenv.cfg", "conda-meta", "CACHEDIR.TAG", "adapter_config.json")
 # Reasons that a file is not read.
 _NO_READER = "not a supported format without its --loader"
 _NOT_EVERYTHING = "left out without --all-files"
@@ -218,7 +212,7 @@ class _Walk:
         ignored = Ignored(root) if self._rules.gitignore else None
         for name, folders, files in os.walk(root, followlinks=True, onerror=self._report):
             folder = Path(name)
-            if not self._is_new(folder):
+            if not self._is_new(folder) or self._is_dataset(folder, files):
                 folders.clear()
                 continue
             if ignored is not None:
@@ -258,11 +252,18 @@ class _Walk:
         self._visited.add(identity)
         return True
 
+    def _is_dataset(self, folder: Path, files: Sequence[str]) -> bool:
+        """Record a folder with a dataset as Arrow files, of which the JSON files only tell."""
+        is_dataset = holds_arrow_files(files)
+        if is_dataset:
+            self.problems[self._full(folder)] = f"{folder}: {ARROW_FILES}"
+        return is_dataset
+
     def _takes(self, path: Path, ignored: Ignored | None) -> bool:
         if ignored is not None and ignored.names(path):
             self.left_out += 1
             return False
-        if not self._rules.everything and _is_left_out(path):
+        if not self._rules.everything and is_left_out(path):
             self.left_out += 1
             self.unread[self._full(path)] = _NOT_EVERYTHING
             return False
@@ -275,15 +276,6 @@ class _Walk:
         except OSError as error:
             self._report(error)
             return False
-
-
-def _is_left_out(path: Path) -> bool:
-    name = path.name
-    if name.startswith(_PREFIXES) or name in _LEFT_OUT:
-        return True
-    if not is_folder(path):
-        return is_own_file(path)
-    return bool(_CHECKPOINT.fullmatch(name)) or any(is_there(path / mark) for mark in _MARKS)
 
 
 def _nothing_to_read(path: Path, files: int, endings: Sequence[str]) -> str:

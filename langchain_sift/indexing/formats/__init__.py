@@ -30,6 +30,7 @@ from langchain_sift.indexing.formats.encodings import (
     read_text,
 )
 from langchain_sift.indexing.formats.json_lines import (
+    JSON,
     JSON_LINES,
     read_json,
     read_json_lines,
@@ -41,15 +42,18 @@ from langchain_sift.indexing.formats.notebooks import read_notebook
 from langchain_sift.indexing.formats.pdf_pages import read_pdf
 from langchain_sift.indexing.formats.records import Location, Reader, Reading, Record
 from langchain_sift.indexing.formats.spreadsheets import read_spreadsheet
-from langchain_sift.indexing.formats.tables import csv_rows, read_csv
+from langchain_sift.indexing.formats.tables import CSV, TSV, csv_rows, read_csv
 from langchain_sift.indexing.formats.web_pages import read_web_page
 
 __all__ = [
     "CODE",
+    "CSV",
     "DOCUMENTS",
+    "JSON",
     "JSON_LINES",
     "MARKDOWN",
     "READERS",
+    "TSV",
     "Location",
     "Reader",
     "Reading",
@@ -128,9 +132,8 @@ READERS: Mapping[str, Reader] = {
     **dict.fromkeys(_HTML, read_web_page),
     ".pdf": read_pdf,
     **dict.fromkeys(JSON_LINES, read_json_lines),
-    ".json": read_json,
-    ".csv": read_csv,
-    ".tsv": read_csv,
+    **dict.fromkeys(JSON, read_json),
+    **dict.fromkeys((*CSV, *TSV), read_csv),
     **dict.fromkeys(DOCUMENTS, read_document),
     ".ipynb": read_notebook,
     ".xlsx": read_spreadsheet,

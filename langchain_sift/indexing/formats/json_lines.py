@@ -15,7 +15,8 @@ from langchain_sift.indexing.formats.cells import with_timestamps
 from langchain_sift.indexing.formats.encodings import read_text
 from langchain_sift.indexing.formats.records import TEXT_KEYS, Reading, Record
 
-JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson")
+JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+JSON = (".json", ".json.gz")
 
 _ESCAPED = re.compile(
     r"(?<!\\)((?:\\\\)*)"  # backslashes that are characters
@@ -25,14 +26,14 @@ _ESCAPED = re.compile(
 
 
 def read_json_lines(path: Path, reading: Reading) -> Iterator[Record]:
-    """Yield the text of each object of a `.jsonl` or `.jsonl.gz` file."""
+    """Yield the text of each object of a file with an object on each line."""
     lines = read_text(path, reading.encoding).split("\n")
     for number, row in _objects(path, lines, reading.text_keys or TEXT_KEYS):
         yield _record(row, reading, "line", number)
 
 
 def read_json(path: Path, reading: Reading) -> Iterator[Record]:
-    """Yield the text of each object in the list of a `.json` file, or on its lines.
+    """Yield the text of each object in the list of a JSON file, or on its lines.
 
     Other files are one text, also those that are not strictly JSON, such as settings with comments.
     """
@@ -82,7 +83,7 @@ def _has_text(row: object, keys: Sequence[str]) -> bool:
 def read_objects(
     file: Path, text_keys: Sequence[str] = ("text",)
 ) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Yield the objects of a `.jsonl` or `.jsonl.gz` file with their line numbers, from 1.
+    """Yield the objects on the lines of a file with their line numbers, from 1.
 
     Args:
         file: The file; its blank lines are skipped.

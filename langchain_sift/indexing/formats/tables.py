@@ -20,6 +20,9 @@ from langchain_sift.indexing.formats.records import TEXT_KEYS, Reading, Record
 
 # A cell may be a document: the csv module's default limit is 128 KiB.
 _LONGEST_CELL = 2**31 - 1
+CSV = (".csv", ".csv.gz")
+TSV = (".tsv", ".tsv.gz")
+
 _DELIMITERS = ";\t|,"
 # Delimiters of files that may have decimal commas, and the mark of columns that prove none.
 _BESIDE_COMMAS = {";": "", "\t": "."}
@@ -184,7 +187,7 @@ def _delimited(path: Path, text: str) -> tuple[str, str]:
     """Return the delimiter of a table, and the table without the line that names it, "sep=;"."""
     if match := _SEPARATOR_LINE.match(text):
         return match[1] or "\t", text[match.end() :]  # editors strip a tab at the end
-    is_tsv = path.suffix.lower() == ".tsv"
+    is_tsv = path.name.lower().endswith(TSV)
     if is_tsv and "\t" in text.partition("\n")[0]:
         return "\t", text
     return _delimiter_of(text) or ("\t" if is_tsv else ","), text

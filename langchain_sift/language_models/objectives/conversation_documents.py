@@ -2,11 +2,12 @@
 
 The fields of such a document are in its metadata, or its text is JSON of them:
 
-    question, answer        also instruction (with an input), prompt, query or problem, and the
-                            other names and forms of `Question.of`: of several answers the first
-                            counts, of choices the text of the correct one
+    question, answer        also instruction (with an input), prompt, query, problem, user_input or
+                            inputs, and the other names and forms of `Question.of`: of several
+                            answers the first counts, of choices the text of the correct one
     messages                a list of {"role": ..., "content": ...}, or of LangChain's messages
-    conversations           the same, or a list of {"from": "human" or "gpt", "value": ...}
+    conversations           the same, a list of {"from": "human" or "gpt", "value": ...}, or a list
+                            of texts, of the user and the assistant in turn, as in LIMA
     prompt, completion      two such lists, as TRL has them
     system, history         beside messages or an instruction: the system text, as in ShareGPT, and
                             the earlier pairs of an instruction and its answer, as in Alpaca
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from langchain_core.documents import Document
@@ -42,21 +44,43 @@ from langchain_sift.questions.literals import literal
 from langchain_sift.questions.question import Question
 from langchain_sift.questions.question_fields import question_fields
 
-_QUESTIONS = ("question", "instruction", "prompt", "query", "problem")
+_QUESTIONS = (
+    "question",
+    "instruction",
+    "prompt",
+    "query",
+    "problem",
+    "user_input",
+    "question_text",
+    "input",
+    "inputs",
+)
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _PASSAGES = ("context", "contexts", "passage")
 _TEXTS_OF_PASSAGES = ("text", "page_content", "contexts", "sentences")
 """Fields of a passage that is an object, as in PubMedQA and HotpotQA."""
 
-_ROLES = {"human": "user"} | dict.fromkeys(("gpt", "chatgpt", "model", "bot"), "assistant")
+_TURNS = ("user", "assistant")
+_ASSISTANTS = ("assistant", "ai", "gpt", "chatgpt", "bing", "bard", "model", "bot", "chatbot")
+_ROLES: Mapping[str, str] = {
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(_ASSISTANTS, "assistant"),
+    **{role: role for role in ("system", "developer", "function")},
+    **dict.fromkeys(("tool", "observation"), "tool"),
+}
+"""The role of each sender of a message, in lower case."""
 
 _CONTENTS = ("content", "value", "tool_calls", "function_call")
 """Fields of a message of which each has one."""
 
 _CURE = (
-    'give its metadata a "question" and an "answer", or "messages" of which one is the '
-    "assistant's, or make its text JSON of these; or train with objective='text'"
+    'give it a "question" and an "answer", or "messages" of which one is the assistant\'s, as JSON '
+    "in its text or, in Python, in its metadata; or train with objective='text'"
 )
+
+
+class _MessageError(ValueError):
+    """A message has a form that is not known; the error holds no text of it."""
 
 
 def conversation_of(document: Document, index: int) -> list[BaseMessage]:
@@ -76,8 +100,9 @@ def conversation_of(document: Document, index: int) -> list[BaseMessage]:
         except CorpusError as error:
             raise ArgumentError(f"{error}, or train with objective='text'") from None
         except (TypeError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
+            reason = error if isinstance(error, _MessageError) else type(error).__name__
             raise ArgumentError(
-                f"{name} has messages that cannot be read, {type(error).__name__}: {_CURE}"
+                f"{name} has messages that cannot be read, {reason}: {_CURE}"
             ) from None
         if messages is None:
             continue
@@ -192,7 +217,7 @@ def _history(fields: Mapping[str, object]) -> list[BaseMessage]:
         is_pair = isinstance(turn, list | tuple) and len(turn) == 2
         if not is_pair and not isinstance(turn, Mapping):
             return []
-        messages += zip(("user", "assistant"), turn, strict=True) if is_pair else [turn]
+        messages += zip(_TURNS, turn, strict=True) if is_pair else [turn]
     return _converted(messages)
 
 
@@ -214,6 +239,8 @@ def _listed(value: object) -> Sequence[Any] | None:
 
 
 def _converted(messages: Sequence[Any]) -> list[BaseMessage]:
+    if all(isinstance(one, str) for one in messages):
+        messages = [*zip(cycle(_TURNS), messages, strict=False)]
     return merge_message_runs(convert_to_messages([_with_role(one) for one in messages]))
 
 
@@ -227,10 +254,12 @@ def _with_role(message: Any) -> Any:
     if sender is None:
         return message
     if not any(key in message for key in _CONTENTS):
-        raise ValueError("a message without content")
+        raise _MessageError(f"one of them has none of the fields {', '.join(_CONTENTS)}")
+    role = _ROLES.get(str(sender).casefold())
+    if role is None:
+        raise _MessageError(f"one of them is from {sender!r:.40}, none of {', '.join(_ROLES)}")
     content = message.get("content", message.get("value"))
     others = {key: value for key, value in message.items() if key not in {"from", "value"}}
-    role = _ROLES.get(str(sender), sender)
     unnamed = {"tool_call_id": ""} if role == "tool" else {}  # ShareGPT does not name the call
     return {**unnamed, **others, "role": role, "content": content}
 

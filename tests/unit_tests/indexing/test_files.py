@@ -44,6 +44,25 @@ def test_metadata_that_chroma_cannot_store_are_dropped_or_replaced(tmp_path: Pat
     assert document.metadata == {"huge": "9223372036854775808", f"k{half}": half}
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.ndjson", '{"text": "Rice, wheat", "n": 1}\n'),
+        ("a.json", '[{"text": "Rice, wheat", "n": 1}]'),
+        ("a.csv", 'text,n\n"Rice, wheat",1\n'),
+        ("a.tsv", "text\tn\nRice, wheat\t1\n"),
+    ],
+)
+def test_a_packed_file_has_the_documents_of_the_file(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content.encode()))
+    both = [read_corpus(tmp_path / file) for file in (name, f"{name}.gz")]
+    for (document,) in both:
+        assert (document.page_content, document.metadata) == ("Rice, wheat", {"n": 1})
+
+
 def test_every_format_is_read_in_the_order_of_the_names(tmp_path: Path) -> None:
     """The ids of lines and texts are the same whatever other formats the folder holds."""
     (tmp_path / "sub").mkdir()

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
+from langchain_sift.comparison.prompts import read_prompts
 from langchain_sift.comparison.run_folder import RunFolder
 from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.files import read_corpus
 from langchain_sift.indexing.folders import FolderRules, find_files
 from langchain_sift.indexing.paths import at_or_above
 
@@ -74,6 +76,26 @@ def test_what_compare_and_calibrate_wrote_is_left_out_and_files_of_these_names_a
     assert names_in(tmp_path) == kept
     wrote = {"run.json", "results.jsonl", "documents.jsonl", "prompts.jsonl", "report.md"}
     assert wrote | {"settings.json"} <= {*names_in(tmp_path, everything=True)}
+
+
+SAVED = ("dataset_info.json", "state.json", "data-00000-of-00001.arrow")
+"""The files that `save_to_disk` of Hugging Face's `datasets` writes for a split."""
+
+
+def test_a_dataset_in_arrow_files_is_a_problem_and_its_json_files_are_no_documents(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, *(f"one/{name}" for name in SAVED))
+    make(tmp_path, "splits/dataset_dict.json", *(f"splits/test/{name}" for name in SAVED))
+    make(tmp_path, "other/dataset_info.json")
+    found = find_files([tmp_path])
+    assert [file.name for file in found.files] == ["other/dataset_info.json"]
+    saved = [str(tmp_path.resolve() / name) for name in ("one", "splits")]
+    assert sorted(found.problems) == saved
+    for folder in saved:
+        for read in (read_corpus, read_prompts):
+            with pytest.raises(CorpusError, match=rf"{folder}: a dataset .* with `to_json\("):
+                read(folder)
 
 
 def test_gitignore_files_are_followed_if_asked_for(tmp_path: Path) -> None:

@@ -60,6 +60,10 @@ MARKED = """\
         {"messages": json.dumps(TURNS)},
         {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": ANSWERED}]},
         {"conversation": [{"role": "user", "value": ASKED}, {"role": "model", "value": ANSWERED}]},
+        {"conversations": [{"from": "User", "value": ASKED}, {"from": "bing", "value": ANSWERED}]},
+        {"conversations": [ASKED, ANSWERED], "source": "wikihow"},
+        {"inputs": ASKED, "targets": ANSWERED},
+        {"user_input": ASKED, "reference": ANSWERED, "response": "elsewhere"},
         {"prompt": TURNS[:1], "completion": TURNS[1:]},
         {"messages": messages_to_dict(PAIR)},
         {"messages": str(TURNS)},
@@ -122,12 +126,26 @@ def test_earlier_turns_of_an_instruction_come_before_it() -> None:
 def test_a_message_has_a_content_or_calls(sender: str, text: str) -> None:
     answer = {sender: "assistant", text: ANSWERED}
     other = {"messages": [{sender: "user", "text": ASKED}, answer]}
-    with pytest.raises(ArgumentError, match="document 2 has messages that cannot be read"):
+    with pytest.raises(ArgumentError, match=r"document 2 has .* of the fields content, value"):
         conversation_of(Document("", metadata=other), 2)
     call = {"id": "1", "type": "function", "function": {"name": "grow", "arguments": "{}"}}
     turns = [{sender: "user", text: ASKED}, {sender: "assistant", "tool_calls": [call]}, answer]
     messages = conversation_of(Document("", metadata={"messages": turns}), 0)
     assert messages[1].tool_calls[0]["name"] == "grow"  # type: ignore[union-attr]
+
+
+def test_texts_in_turn_are_those_of_the_user_and_the_assistant() -> None:
+    turns = [ASKED, ANSWERED, "When?", "From May."]
+    messages = conversation_of(Document("", metadata={"conversations": turns}), 0)
+    assert [message.text for message in messages] == turns
+    assert [message.type for message in messages] == ["human", "ai"] * 2
+
+
+def test_an_unknown_sender_is_named_beside_the_known_ones() -> None:
+    turns = [{"from": "function_call", "value": ANSWERED}]
+    with pytest.raises(ArgumentError, match="from 'function_call', none of user, human") as caught:
+        conversation_of(Document("", metadata={"conversations": turns}), 0)
+    assert ANSWERED not in str(caught.value)
 
 
 def test_the_result_of_a_tool_need_not_name_its_call() -> None:
