@@ -174,14 +174,16 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
     if len(missing) == len(relevant):
         raise ArgumentError(
             f"the store has none of the {len(missing)} relevant documents ({named}): "
-            f"{_example(known, corpus)}; name documents as the store does, or name the metadata "
-            f"key that holds the names of the labels (--label-key{_fitting_key(missing, corpus)})"
+            f"{_example(known, missing, corpus)}; name documents as the store does, or name the "
+            "metadata key that holds the names of the labels "
+            f"(--label-key{_fitting_key(missing, corpus)})"
         )
     prompts = sum(not missing.keys().isdisjoint(label.judgments.grades) for label in labels)
     of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
     return [
         f"{len(missing)} of {len(relevant)} relevant documents, of {of}, are not in the store "
-        f"({named}). They count as relevant, and no method can find them."
+        f"({named}); {_example(known, missing, corpus)}. They count as relevant, and no method can "
+        "find them."
     ]
 
 
@@ -239,9 +241,11 @@ def _fitting_key(names: Collection[str], corpus: Corpus) -> str:
     return ""
 
 
-def _example(known: Collection[str], corpus: Corpus) -> str:
-    """Describe the names that the store's documents have."""
-    example = min((name for name in known if name), default=None)
+def _example(known: Collection[str], missing: Collection[str], corpus: Corpus) -> str:
+    """Describe the names that the store's documents have, such as those of the rows of a file."""
+    names = (name for name in known if name)
+    begin = tuple(missing)
+    example = min(names, key=lambda name: (not name.startswith(begin), name), default=None)
     if corpus.label_key is None:
         return f"its ids are such as {example!r}"
     if example is None:

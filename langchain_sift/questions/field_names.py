@@ -25,6 +25,7 @@ REFERENCES = (
     "ground_truths",
     "reference_answer",
     "expected_answer",
+    "expected_output",
     "gold_answer",
 )
 """Names of correct answers beside which an answer under `OF_SYSTEMS` is that of a system."""
@@ -56,6 +57,7 @@ QUESTIONS = (
     "question_stem",
     "question_text",
     "query",
+    "query_text",
     "problem",
     "prompt",
     "instruction",

@@ -249,9 +249,10 @@ def _no_choice(location: object, key: str, value: object, texts: Sequence[object
             f'{location}: "{key}" names the correct choice, {value!r}, and there are no "choices": '
             f'give them; or leave "{key}" out, and give an "answer" as text'
         )
+    from_1 = ": if the file counts from 1, give the letter of the choice (A for 1)"
     return CorpusError(
         f'{location}: "{key}" must be the index of one of its {len(texts)} choices, from 0, its '
-        f"label or its text, got {value!r}"
+        f"label or its text, got {value!r}{from_1 if index_text(value) == str(len(texts)) else ''}"
     )
 
 

@@ -129,7 +129,7 @@ def _of_objects(fields: Mapping[str, object]) -> dict[str, object]:
         found["question"] = asked.get("stem", asked.get("text"))
         if "choices" in asked:
             found["choices"] = asked["choices"]
-    if "annotations" in fields:
+    if "annotations" in fields and not any(key in fields for key in ANSWERS):
         document = fields.get("document_text")
         found["answers"] = answers_of_annotations(fields["annotations"], document)
     return found

@@ -440,6 +440,20 @@ ROWS: dict[str, tuple[Mapping[str, object], Asked]] = {
         {"question": "Who?", "answer": {"aliases": ["me"], "value": "I", "type": "Entity"}},
         ("Who?", ("I", "me"), (), None),
     ),
+    "SQuAD of Haystack's annotation tool": (
+        {
+            "question": "Who?",
+            "id": 1,
+            "answers": [{"answer_id": 2, "text": "me", "answer_start": 1}],
+            "is_impossible": False,
+            "annotations": [{"question": "Who?", "answer": "me"}],
+        },
+        ("Who?", ("me",), (), None),
+    ),
+    "DeepEval": (
+        {"input": "Who?", "actual_output": "you", "expected_output": "me", "context": [PASSAGE]},
+        ("Who?", ("me",), (), None),
+    ),
     "NQ-open": ({"question": "who", "answer": ["I", "me"]}, ("who", ("I", "me"), (), None)),
     "Natural Questions of its makers": (
         {
@@ -705,6 +719,15 @@ def test_questions_of_an_object_have_its_source(tmp_path: Path) -> None:
         assert {prompt.source for prompt in read(tmp_path, row)} == {source}
 
 
+def test_the_trial_of_cmrc(tmp_path: Path) -> None:
+    asked_one = {"query_text": "Who?", "query_id": "TRIAL_0_QUERY_0", "answers": ["me", "I"]}
+    row = {"context_id": "TRIAL_0", "context_text": PASSAGE, "qas": [asked_one], "title": "T"}
+    for name in ("rows.json", "rows.jsonl"):
+        assert read(tmp_path, row, name=name) == [
+            Prompt("TRIAL_0_QUERY_0", "Who?", source="T", answers=("me", "I"))
+        ]
+
+
 def test_a_file_may_be_one_object(tmp_path: Path) -> None:
     for row in PASSAGES_WITH_QUESTIONS.values():
         (tmp_path / "one.json").write_text(json.dumps(row), encoding="utf-8")
@@ -800,6 +823,11 @@ def test_an_index_that_may_count_from_0_or_1_is_an_error(tmp_path: Path, index: 
         ({"story": "s", "questions": ["q", 1]}, '"questions" must be texts'),
         ({"article": "a", "problems": "[{"}, '"problems" must be a list, got str'),
         ({"premise": "p", "hypothesis": "h", "label": 0}, 'there is no "question"'),
+        # KMMLU counts from 1.
+        (
+            {"question": "q", "A": "a1", "B": "b2", "answer": 2},
+            '"answer" must .* got 2: if the file counts from 1, give the letter .* \\(A for 1\\)',
+        ),
         (
             {"question": "q", "choices": ["x1", "y1"], "answer_index": 1, "answer": "x1"},
             "\"answer_index\" names 'y1', \"answer\" names 'x1': .*count from 0",

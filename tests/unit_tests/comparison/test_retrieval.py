@@ -249,6 +249,22 @@ def test_labels_may_name_the_files_of_chunks(make_store: Callable[..., Chroma]) 
         compare(prompts, vectorstore=store, protocols=("retrieval",), label_key="file")
 
 
+def test_the_rows_of_a_file_are_shown_where_a_label_names_the_file(
+    make_store: Callable[..., Chroma],
+) -> None:
+    sources = {key: f"{key.partition('-')[0]}.csv:1" for key in TEXTS}
+    prompts = [Prompt("a", "bread", relevant=["maps.csv"])]
+    store = make_store(TEXTS, sources)
+    with pytest.raises(ArgumentError, match=r"'source' .* is such as 'maps.csv:1'"):
+        compare(prompts, vectorstore=store, protocols=("retrieval",), label_key="source")
+    prompts.append(Prompt("b", "clocks", relevant=["clocks.csv:1"]))
+    report = compare(prompts, vectorstore=store, protocols=("retrieval",), label_key="source")
+    assert (
+        "(maps.csv); the metadata 'source' of its documents is such as 'maps.csv:1'."
+        in (report.notes[0])
+    )
+
+
 def test_a_filter_hides_documents(make_store: Callable[..., Chroma]) -> None:
     store = make_store(TEXTS)
     report = compare(
