@@ -78,9 +78,9 @@ def calibrate(
             listed.
         model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`.
         tokenizer: Required with a loaded model.
-        questions: Questions with `answers` to calibrate on in place of held-out documents: the
-            model is fine-tuned for the question, and predicts the first answer. None means
-            documents.
+        questions: Questions with `answers` or a `correct` choice, to calibrate on in place of
+            held-out documents: the model is fine-tuned for the question, and predicts the first
+            answer, or the correct choice. None means documents.
         prompts: Maximum number of documents to hold out, or of questions; a random sample.
         k: Maximum number of documents to train on; no more than there are candidates. Powers of
             two below it are measured as well.

@@ -128,13 +128,13 @@ def hold_out_questions(
     kernel: Kernel | None = None,
     on_prompt: Callable[[int], None] = lambda _: None,
 ) -> list[HeldOut]:
-    """Make prompts of questions, whose first reference answers are predicted.
+    """Make prompts of questions, whose first reference answers or correct choices are predicted.
 
     The questions are a sample in a random order: files often have those of one topic together.
 
     Args:
         vectorstore: The store of the candidates.
-        questions: Questions with `answers`. Those without are left out.
+        questions: Questions with `answers` or a `correct` choice. Others are left out.
         language_model: The model that predicts the answers.
         prompts: Maximum number of questions.
         fetch_k: Maximum number of candidates.
@@ -166,12 +166,14 @@ def hold_out_questions(
 
 
 def with_answers(questions: Sequence[Prompt]) -> list[Prompt]:
-    """Return the questions that have an answer.
+    """Return the questions that have an answer; of choices, the correct one is the answer.
 
     Raises:
         ArgumentError: If none has.
     """
-    answered = [each for each in questions if each.answers and each.answers[0].strip()]
+    answered = [
+        replace(each, answers=(each.reference,)) for each in questions if each.reference.strip()
+    ]
     if not answered:
         raise ArgumentError(
             f"none of the {len(questions)} questions has an answer: give each its reference "

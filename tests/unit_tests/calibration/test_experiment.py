@@ -424,6 +424,21 @@ def test_questions_are_a_random_sample_of_all(
     assert sorted(sample(30, 0)) == sorted(everything)
 
 
+def test_the_correct_choice_is_the_answer_of_a_question_with_choices(
+    store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
+    choices = ("red", "blue")
+    questions = [
+        Prompt("chosen", "Which colour?", choices=choices, correct=1),
+        Prompt("unknown", "Which colour?", choices=choices),
+        Prompt("answered", "Which colour?", answers=("blue",)),
+    ]
+    held_out = hold_out_questions(store, questions, model, prompts=3, fetch_k=1)
+    assert [each.text for each in held_out] == ["Which colour? blue"] * 2
+    assert len({each.tokens.target for each in held_out}) == 1
+
+
 def test_rag_is_measured_with_the_documents_in_the_context(
     store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
