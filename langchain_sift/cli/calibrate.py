@@ -82,8 +82,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             metavar="PATH",
             help="Queries in a file or folder as `compare --prompts` takes it. Fields of a query: "
             '"question" or "text"; "relevant" ids (or --qrels) or "answers", for fine-tuning '
-            '"answers"; "id"; and "source": queries of one source count as one. Default: queries '
-            "made of the store's own texts, or documents held out of it.",
+            '"answers" or "choices"; "id"; and "source": queries of one source count as one. '
+            "Default: queries made of the store's own texts, or documents held out of it.",
         ),
     ] = None,
     qrels: Annotated[
