@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -91,7 +92,7 @@ def test_a_beir_folder_is_indexed_and_measured(beir: Path, tmp_path: Path) -> No
     assert "1 of 3 relevant documents, of 1 prompt, are not in the store (d9)" in result.stdout
     (note,) = report["notes"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert note in page
+    assert note in html.unescape(page)
     assert note in (out / "report.md").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     chosen = {document["id"] for row in rows for document in row["chosen"]}
