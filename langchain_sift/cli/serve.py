@@ -286,7 +286,7 @@ def _report_memory(console: Terminal, service: Service) -> None:
     """Print what the service keeps in memory."""
     from langchain_sift.serving.memory import describe_memory
 
-    console.print(describe_memory(service.settings, service.engine), soft_wrap=True)
+    console.print(describe_memory(service), soft_wrap=True)
 
 
 def _tenants(path: Path | None, api_key: str | None) -> Tenants:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.serving.settings import ServingSettings, SessionLimits
 from langchain_sift.ttft.engine import Engine
 from langchain_sift.ttft.memory.estimate import Load, batch_bytes
+
+if TYPE_CHECKING:
+    from langchain_sift.serving.service import Service
 
 _GB = 1e9
 
@@ -30,13 +34,14 @@ def session_limits(settings: ServingSettings, engine: Engine) -> SessionLimits:
     return replace(settings.sessions, max_memory_gb=most)
 
 
-def describe_memory(settings: ServingSettings, engine: Engine) -> str:
+def describe_memory(service: Service) -> str:
     """Return the memory in use and the estimated peak of a full batch, in words."""
+    settings, engine = service.settings, service.engine
     footprint, batch = engine.memory.watch(), settings.limits.max_batch_size
     load = _load(settings, engine, settings.mode)
     one, full = (batch_bytes(footprint, [load] * count) for count in (1, batch))
     used = engine.status().estimated_memory or 0
-    limit, sessions = settings.limits.max_memory_gb, session_limits(settings, engine)
+    limit, sessions = settings.limits.max_memory_gb, service.sessions.limits
     return (
         f"memory: {used / _GB:.2f} GB in use; by estimate {one / _GB:.2f} GB more for one prompt "
         f"of mode {settings.mode}, {full / _GB:.2f} GB more for a batch of {batch}; at most "

@@ -57,7 +57,7 @@ def test_of_two_servers_that_start_at_one_address_the_second_is_refused(
 
 def test_the_memory_of_a_full_batch_is_told_before_the_first_request(new_service):
     service = new_service(limits=Limits(max_batch_size=4, max_memory_gb=64.0))
-    text = describe_memory(service.settings, service.engine)
+    text = describe_memory(service)
     assert re.search(r"^memory: \d+\.\d\d GB in use; by estimate 0\.\d\d GB more for one", text)
     assert text.endswith(
         "for a batch of 4; at most 2.00 GB more for sessions; batches are made smaller to stay "
@@ -70,8 +70,7 @@ def test_the_memory_is_that_of_the_documents_in_the_prompt(new_service):
     settings = {"mode": "rag", "limits": Limits(max_batch_size=2000)}
     needed = []
     for more in ({}, {"context_k": 30}, {"context_k": 1}, {"ceilings": {"context_k": 1}}):
-        service = new_service(**settings, **more)
-        text = describe_memory(service.settings, service.engine)
+        text = describe_memory(new_service(**settings, **more))
         needed.append(float(re.search(r"(\S+) GB more for a batch", text)[1]))
     assert needed[0] == needed[1] > needed[2] == needed[3]
 
