@@ -80,7 +80,7 @@ _CURE = (
 
 
 class _MessageError(ValueError):
-    """A message has a form that is not known; the error holds no text of it."""
+    """A message has a form that is not known; the error shows at most its sender."""
 
 
 def conversation_of(document: Document, index: int) -> list[BaseMessage]:
